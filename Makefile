@@ -1,0 +1,35 @@
+# The two-command set-up. Everything lives in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Two threads that spin while waiting for each other starve as soon as anything else computes.
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo install test test-fast lint clean
+
+demo: install
+	$(BIN)/r1 run configs/tiny.yaml
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 install")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install lint
+	$(BIN)/python -m pytest -m "not gpu and not vllm" --durations=15
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm"
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,42 @@
+"""Removing rows that share a run of words with a test set.
+
+What counts as a word decides the result: against MATH-500, 13-grams over words remove 2 % of MATH train, 13-grams over
+words and punctuation 16 %, because of LaTeX boilerplate. Words only is what this module does, and says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from data.curate import Kept, Text, ngrams, normalised, words
+from data.records import Row
+
+TOKENISATION = "words only (curate.words): no case, no punctuation, each Han character one word"
+
+
+def asked(row: Row) -> str:
+    """What a row asks: all its user messages."""
+    return "\n".join(m["content"] for m in row["prompt"] if m["role"] == "user")
+
+
+def decontaminate(rows: Iterable[Row], tests: Iterable[Row], *, n: int = 13, text: Text = asked) -> Kept:
+    """Rows that share no run of `n` words with the question of any test row (13 as GPT-3, appendix C).
+
+    A question shorter than `n` words is compared whole, signs and all. Raises ValueError for `n` below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    forbidden: set[tuple[str, ...]] = set()
+    for test in tests:
+        forbidden.update(_marks(text(test), n))
+    kept = Kept([], {f"shares {n} words with a test question": 0})
+    for row in rows:
+        if forbidden.isdisjoint(_marks(text(row), n)):
+            kept.rows.append(row)
+        else:
+            kept.counts[f"shares {n} words with a test question"] += 1
+    return kept
+
+
+def _marks(text: str, n: int) -> list[tuple[str, ...]]:
+    return ngrams(words(text), n) or [(normalised(text),)]

@@ -1,0 +1,104 @@
+"""The columns that every dataset has, validated once; reading and writing them as JSON lines.
+
+The layout is the ecosystem's conversational format (`prompt` and `completion` are lists of messages), so
+whatever loads with TRL's trainers loads here, and what is written here loads there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+DOMAINS = ("math", "code", "science", "logic", "general", "safety")
+"""The domains that the recipe knows; a user's own names are as good."""
+
+COLUMNS: Mapping[str, tuple[type, ...]] = {
+    "id": (str,),
+    "prompt": (list,),
+    "completion": (list,),
+    "chosen": (list,),
+    "rejected": (list,),
+    "domain": (str,),
+    "language": (str,),
+    "answer": (str,),
+    "tests": (dict,),
+    "difficulty": (int, float),
+    "source": (str,),
+}
+REQUIRED = ("id", "prompt", "domain", "language")
+ROLES = ("system", "user", "assistant", "tool")
+
+
+def validate(row: object, where: str) -> Row:
+    """Return `row` if its columns are as they must be. `where` names it in a message ("file.jsonl:17").
+
+    Columns of the user's own pass unchanged. Raises ValueError with one line.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
+    for name in REQUIRED:
+        if row.get(name) is None:
+            raise ValueError(f"{where}: the column {name!r} is missing")
+    for name, types in COLUMNS.items():
+        value = row.get(name)
+        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+            wanted = " or ".join(t.__name__ for t in types)
+            raise ValueError(f"{where}: column {name!r} must be {wanted}, got {type(value).__name__}")
+    for name in ("prompt", "completion", "chosen", "rejected"):
+        if row.get(name) is not None:
+            _check_messages(row[name], f"{where}: column {name!r}")
+    return row
+
+
+def _check_messages(messages: list[Any], where: str) -> None:
+    if not messages:
+        raise ValueError(f"{where} is an empty list of messages")
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise ValueError(f"{where}: each message needs a role out of {', '.join(ROLES)}")
+        if not isinstance(message.get("content"), str):
+            raise ValueError(f"{where}: the content of a message must be text")
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSON-lines file, validated. Raises ValueError naming file and line."""
+    for number, value in read_json_lines(path):
+        yield validate(value, f"{path}:{number}")
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line number (from 1) and value of each non-empty line. Raises ValueError naming file and line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise ValueError(f"{path}:{number}: not UTF-8") from None
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: not JSON ({error.msg} at column {error.colno})") from None
+            except RecursionError:
+                raise ValueError(f"{path}:{number}: not JSON (nested too deeply)") from None
+            yield number, value
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSON lines, whole or not at all; returns how many."""
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def user_text(row: Mapping[str, Any]) -> str:
+    """Content of the last user message of the prompt; "" where there is none."""
+    return next((m["content"] for m in reversed(row["prompt"]) if m["role"] == "user"), "")

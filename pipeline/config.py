@@ -1,0 +1,176 @@
+"""The configuration of a run as frozen, strict values; what each stage's own keys mean is in stages/.
+
+    config = load(Path("configs/tiny.yaml"), ["steps.cold_start.epochs=1", "seed=3"])
+
+Relative paths of models and data are relative to the file that states them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from data.template import CONVENTIONS
+from pipeline.messages import explain, nearest, shorten
+from pipeline.reading import anchor_paths, read
+from stages.stage import Placement
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a run, a step, a model or a dataset may be called: it becomes part of a path."""
+
+PINNED = re.compile(r"[0-9a-f]{40}")
+UNPINNED = "unpinned"
+"""A `revision` that is valid in a configuration and refused when the model is needed, as for datasets."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Launch(_Strict):
+    """Where and how wide a step runs. Never part of a fingerprint."""
+
+    processes: int = Field(default=1, ge=1)
+    own_process: bool = False
+    """Run the step as a child even where one process is enough, so that its memory is given back."""
+    threads: int | None = Field(default=None, ge=1)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    reward_workers: int = Field(default=2, ge=1)
+    checkpoint_steps: int = Field(default=25, ge=1)
+    """Optimiser steps between trainer checkpoints, which a killed step resumes from."""
+    accelerate_config: str | None = None
+    """A file of `accelerate config`, relative to the configuration; the step runs under `accelerate launch`."""
+    deepspeed: str | None = None
+    """A DeepSpeed JSON file, relative to the configuration; the step runs under `accelerate launch`."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the stage as it is."""
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: object) -> object:
+        return "no" if value is False else value  # YAML reads a bare `no` as false
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that `accelerate launch` is given, by key."""
+        named = {"accelerate_config": self.accelerate_config, "deepspeed": self.deepspeed}
+        return {key: file for key, file in named.items() if file}
+
+    @property
+    def here(self) -> bool:
+        """Whether the step runs in the runner's own process."""
+        return self.processes == 1 and not self.own_process and not self.files
+
+    def placement(self, base_dir: Path) -> Placement:
+        """What the stage is told of it."""
+        return Placement(
+            processes=self.processes,
+            threads=self.threads,
+            mixed_precision=self.mixed_precision,
+            gradient_checkpointing=self.gradient_checkpointing,
+            reward_workers=self.reward_workers,
+            checkpoint_steps=self.checkpoint_steps,
+            extra={**self.extra, **{key: str(base_dir / file) for key, file in self.files.items()}},
+        )
+
+
+class ModelSource(_Strict):
+    """A given checkpoint: a directory, or a repository of the Hub pinned to a commit."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    evaluate: bool = True
+
+    @model_validator(mode="after")
+    def _one_pinned_source(self) -> ModelSource:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either `path` or `hub`")
+        if self.hub is not None and self.revision != UNPINNED and not PINNED.fullmatch(self.revision or ""):
+            raise ValueError(
+                f"`revision` must be a commit of {self.hub} (40 hex digits), got {shorten(self.revision)}: "
+                "an unpinned source has no identity"
+            )
+        if self.path is not None and self.revision is not None:
+            raise ValueError("`revision` belongs to `hub`; a path is identified by its content")
+        return self
+
+
+class RunConfig(_Strict):
+    """A whole run. `steps` and `evaluate` are checked against the table of stages by graph.py."""
+
+    name: str
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    convention: str = "think_answer"
+    prefill: bool | str = False
+    """True: the chat template opens the reasoning block; a text is prefilled as it is."""
+    sandbox: Literal["bubblewrap", "weak"] = "bubblewrap"
+    vars: dict[str, Any] = Field(default_factory=dict)
+    models: dict[str, ModelSource] = Field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    evaluate: dict[str, Any] | Literal[False] | None = None
+    steps: tuple[dict[str, Any], ...] = ()
+    launch: Launch = Field(default_factory=lambda: Launch())
+    base_dir: str = ""
+    """Folder that remaining relative paths start from; by default that of the configuration."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        return _checked_name(value)
+
+    @field_validator("models", "data")
+    @classmethod
+    def _are_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            _checked_name(name)
+        return value
+
+    @field_validator("convention")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in CONVENTIONS:
+            raise ValueError(f"unknown convention {value!r}{nearest(value, CONVENTIONS)}")
+        return value
+
+    @property
+    def prefill_text(self) -> str:
+        """What the chat template puts in front of every completion."""
+        if isinstance(self.prefill, str):
+            return self.prefill
+        opening = CONVENTIONS[self.convention].reasoning_open
+        return f"{opening}\n" if self.prefill and opening else ""
+
+
+def _checked_name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name: letters, digits, - and _ only")
+    return value
+
+
+def load(file: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a configuration. Raises ValueError with one line naming file, key and nearest name."""
+    file = file.expanduser().resolve()
+    tree = read(file, overrides)
+    if tree.get("name") is None:
+        tree["name"] = file.stem
+    if isinstance(base := tree.get("base_dir", ""), str):
+        anchor_paths(tree, file.parent / base)
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError(explain(error, RunConfig, str(file))) from None
+    base_dir = (file.parent / config.base_dir).resolve()
+    return config.model_copy(update={"base_dir": str(base_dir)})
+
+
+def dump(config: RunConfig, steps: Sequence[Mapping[str, Any]]) -> str:
+    """The fully resolved configuration as JSON; `steps` hold every key of their stage, defaults included."""
+    tree = config.model_dump(mode="json") | {"steps": [dict(step) for step in steps]}
+    return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"

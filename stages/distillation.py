@@ -1,0 +1,132 @@
+"""Distillation: a small student learns from curated traces and from fresh, verified samples of the teacher.
+
+DeepSeek-R1 distils by supervised fine-tuning alone (arXiv 2501.12948v2, appendix B.4.3: 800k rows, 2 to 3 epochs,
+1e-4 for the 1.5B student); text is what teacher and student share, so their tokenizers may differ.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from data.artifact import Artifact, Kind
+from data.records import Row
+from data.template import CONVENTIONS
+from stages.inputs import rows_of
+from stages.rollout.options import SamplingConfig
+from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
+from stages.training.arguments import supervised_preflight
+from stages.training.options import SupervisedConfig, check_supervised
+
+
+class TeacherSampling(SamplingConfig):
+    """How the teacher is sampled."""
+
+    samples: int = Field(4, ge=1)
+    per_prompt: int = Field(2, ge=1)
+    """The most samples of one prompt that the student learns from."""
+
+
+class DistillationConfig(SupervisedConfig):
+    """`distillation` in a configuration."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(2.0, gt=0)
+    teacher: TeacherSampling = TeacherSampling()
+
+
+VERIFICATION = ({"name": "correctness", "weight": 1.0},)
+"""What the teacher's samples are verified with."""
+
+
+def check(config: DistillationConfig, wired: Collection[str], placement: Placement) -> None:
+    """Stage.check: there is something to learn from."""
+    check_supervised(config, wired, placement)
+    if ("teacher" in wired) != ("prompts" in wired):
+        raise ValueError("teacher_from and prompts_from belong together; only one of them is wired")
+    if "data" not in wired and "teacher" not in wired:
+        raise ValueError("nothing to learn from; wire data_from, or teacher_from with prompts_from")
+
+
+def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
+    """Train `init` on the rows of `data` and on what `teacher` answers to `prompts`."""
+    from stages.training.sft import encode_for, repeat, train_sft
+
+    began = time.monotonic()
+    counts: dict[str, int] = {}
+    rows = list(rows_of(inputs.get("data", ())))
+    counts["rows_curated"] = len(rows)
+    if inputs.get("teacher"):
+        prompts = list(rows_of(inputs["prompts"]))
+        rows += teacher_rows(config.teacher, prompts, inputs["teacher"][0], context, counts)
+    sampled = time.monotonic() - began
+    student = inputs["init"][0].path
+    encoded = encode_for(student, rows, config.max_length, context, counts)
+    sequence = repeat(encoded, config.epochs, config.batch_size, context.seed)
+    outcome = train_sft(config, sequence, student, out, context, counts)
+    return replace(outcome, timings={**outcome.timings, "sampling": sampled})
+
+
+def teacher_rows(
+    config: TeacherSampling, prompts: Sequence[Row], teacher: Artifact, context: Context, counts: dict[str, int]
+) -> list[Row]:
+    """The teacher's answers that are well formed and, where a rule can tell, right; each text once a prompt."""
+    from stages.rollout.collect import collect, visible_prefill
+    from stages.scoring import complete, sample_of, score_samples
+
+    groups = collect(config, prompts, teacher.path, context, "teacher")
+    prefill = visible_prefill(teacher.path, context)
+    samples = [
+        sample_of(row, drawn, context, prefill=prefill, limit=config.max_tokens)
+        for row, group in zip(prompts, groups, strict=True)
+        for drawn in group
+    ]
+    specs = complete(VERIFICATION, None, context, "distillation")
+    scored = score_samples(specs, samples, context, "verifying")
+    kept: list[Row] = []
+    convention = CONVENTIONS[context.convention]
+    for number, row in enumerate(prompts):
+        texts: list[str] = []
+        for k in range(config.samples):
+            i = number * config.samples + k
+            text, correct = samples[i].completion, scored[i].correct
+            if samples[i].truncated or not convention.parse(text).well_formed:
+                reason = "teacher: cut short or not in the convention"
+            elif scored[i].undecided:
+                reason = f"teacher: {scored[i].undecided}"
+            elif correct is not None and correct < 1:
+                reason = "teacher: wrong"
+            elif text in texts:
+                reason = "teacher: duplicate"
+            elif len(texts) >= config.per_prompt:
+                reason = "teacher: over per_prompt"
+            else:
+                texts.append(text)
+                reason = "teacher: kept"
+                completion = [{"role": "assistant", "content": text}]
+                kept.append({**row, "id": f"{row['id']}#{k}", "completion": completion, "source": teacher.fingerprint})
+            counts[reason] = counts.get(reason, 0) + 1
+    return kept
+
+
+DISTILLATION = Stage(
+    name="distillation",
+    version=1,
+    summary="SFT of a small student on curated traces and verified samples of the teacher",
+    config=DistillationConfig,
+    needs={
+        "init": Input(kind=Kind.MODEL),
+        "data": Input(kind=Kind.DATASET, many=True, optional=True),
+        "teacher": Input(kind=Kind.MODEL, optional=True),
+        "prompts": Input(kind=Kind.DATASET, many=True, optional=True),
+    },
+    makes=Kind.MODEL,
+    run=run,
+    check=check,
+    mix=lambda config, wired: VERIFICATION if "teacher" in wired else (),
+    preflight=supervised_preflight,
+)

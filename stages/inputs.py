@@ -1,0 +1,20 @@
+"""Read what is wired to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from data.artifact import ROWS_NAME, Artifact
+from data.records import Row, read_rows
+from stages.stage import Inputs
+
+
+def rows_of(artifacts: Sequence[Artifact]) -> Iterator[Row]:
+    """All rows, artifact after artifact in the order of the configuration."""
+    for artifact in artifacts:
+        yield from read_rows(artifact.path / ROWS_NAME)
+
+
+def wired(inputs: Inputs) -> frozenset[str]:
+    """Names of the inputs that something is wired to."""
+    return frozenset(name for name, artifacts in inputs.items() if artifacts)

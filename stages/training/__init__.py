@@ -1,0 +1,1 @@
+"""What the training stages share: models, optimiser groups, encoding, and one function per TRL trainer."""

@@ -1,0 +1,97 @@
+"""Build TRL's own config objects out of ours; the one place where their argument names appear."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from stages.stage import Context
+from stages.training.options import TrainingConfig
+
+RESERVED = ("output_dir", "save_strategy")
+"""Arguments that the hand-off between steps depends on."""
+
+
+def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """(sequences per process and forward pass, gradient accumulation steps); their product over all processes is
+    `batch_size`. Raises ValueError where that does not divide by the number of processes.
+    """
+    if batch_size % processes:
+        raise ValueError(f"a batch of {batch_size} sequences does not divide by {processes} processes")
+    share = batch_size // processes
+    micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
+    return micro, share // micro
+
+
+def trl_arguments(
+    kind: type[Any], config: TrainingConfig, context: Context, *, steps: int, batch_size: int, **own: Any
+) -> Any:
+    """An instance of TRL's `kind` (SFTConfig, GRPOConfig, RewardConfig).
+
+    `config.trl` wins over everything but what the hand-off depends on. Raises ValueError for a name in `trl:`
+    that TRL does not have or that the pipeline sets itself.
+    """
+    import torch
+
+    placement = context.placement
+    micro, accumulate = accumulation(batch_size, config.micro_batch_size, placement.processes)
+    precision = placement.mixed_precision
+    values: dict[str, Any] = {
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulate,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": round(config.warmup_ratio * steps),
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "max_steps": steps,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "save_steps": placement.checkpoint_steps,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "gradient_checkpointing": placement.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "seed": context.seed,
+        **own,
+    }
+    check_names(kind, config.trl)
+    reserved = {"output_dir": str(context.work / "trainer"), "save_strategy": "steps"}
+    return kind(**{**values, **config.trl, **reserved})
+
+
+def check_names(kind: type[Any], names: Iterable[str]) -> None:
+    """Raise ValueError for a name that is no argument of TRL's `kind` or that the pipeline sets itself."""
+    known = {field.name for field in fields(kind)}
+    for name in names:
+        if name not in known or name in RESERVED:
+            near = difflib.get_close_matches(name, known.difference(RESERVED), n=1)
+            why = "is set by the pipeline" if name in RESERVED else f"is no argument of {kind.__name__}"
+            raise ValueError(f"trl.{name} {why}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def supervised_preflight(config: TrainingConfig) -> None:
+    """Stage.preflight of the stages that SFTTrainer trains."""
+    _preflight("SFTConfig", config)
+
+
+def reinforcement_preflight(config: TrainingConfig) -> None:
+    """Stage.preflight of the stages that GRPOTrainer trains."""
+    _preflight("GRPOConfig", config)
+
+
+def preference_preflight(config: TrainingConfig) -> None:
+    """Stage.preflight of the stage that RewardTrainer trains."""
+    _preflight("RewardConfig", config)
+
+
+def _preflight(kind: str, config: TrainingConfig) -> None:
+    if config.trl:
+        import trl
+
+        check_names(getattr(trl, kind), config.trl)

@@ -1,0 +1,151 @@
+"""Run one reinforcement stage: prompts and a reward mix in, a policy out. Shared by reasoning_rl and general_rl."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.contract import model_contract
+from data.records import Row
+from stages.stage import Context, Metric, Outcome
+from stages.training.arguments import accumulation, trl_arguments
+from stages.training.options import ReinforcementConfig
+
+if TYPE_CHECKING:
+    from rewards.combine import Mix
+
+
+def prompt_columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as columns for TRL: the prompt, the difficulty for the curriculum, and what a reward may see of a row."""
+    from rewards.adapter import RECORD, record_of
+
+    columns: dict[str, list[Any]] = {
+        "prompt": [row["prompt"] for row in rows],
+        RECORD: [record_of(row) for row in rows],
+    }
+    if any(row.get("difficulty") is not None for row in rows):
+        columns["difficulty"] = [row.get("difficulty") for row in rows]
+    return columns
+
+
+def train_grpo(
+    config: ReinforcementConfig,
+    rows: Sequence[Row],
+    mix: Mix,
+    model_path: Path,
+    out: Path,
+    context: Context,
+    counts: dict[str, int],
+) -> Outcome:
+    """Train the policy at `model_path` on the prompts and save it into `out`.
+
+    Raises ValueError where there are fewer prompts than one step takes.
+    """
+    began = time.monotonic()
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from data.template import CONVENTIONS
+    from rewards.adapter import as_trl
+    from rewards.scoring import ScoringPool
+    from stages.training.groups import freeze
+    from stages.training.grpo_trainer import ReasoningTrainer
+    from stages.training.models import (
+        adapter,
+        load_policy,
+        load_tokenizer,
+        save_trained,
+        visible_prefill,
+    )
+    from stages.training.resume import last_checkpoint
+    from stages.training.trainers import callbacks
+
+    if len(rows) < config.prompts_per_step:
+        raise ValueError(f"prompts_per_step is {config.prompts_per_step}, but there are only {len(rows)} prompts")
+    if config.curriculum is not None and all(row.get("difficulty") is None for row in rows):
+        raise ValueError("curriculum: no row has a difficulty")
+    tokenizer = load_tokenizer(model_path, context.prefill)
+    prefill = visible_prefill(tokenizer, CONVENTIONS[context.convention].reasoning_open)
+    model = load_policy(model_path, config)
+    counts["parameters_frozen"] = freeze(model, config.freeze)
+    arguments = trl_arguments(
+        GRPOConfig,
+        config,
+        context,
+        steps=config.steps,
+        batch_size=config.update_batch,
+        **_grpo_arguments(config, context),
+    )
+    with ScoringPool(workers=context.placement.reward_workers) as pool:
+        reward = as_trl(
+            mix, convention=context.convention, prefill=prefill, limit=config.max_completion_tokens, pool=pool
+        )
+        trainer = ReasoningTrainer(
+            model=model,
+            reward_funcs=[reward],
+            args=arguments,
+            train_dataset=Dataset.from_dict(prompt_columns(rows)),
+            processing_class=tokenizer,
+            callbacks=callbacks(context),
+            options=config,
+            peft_config=adapter(config.lora),
+        )
+        ready = time.monotonic()
+        trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
+        trained = time.monotonic()
+    save_trained(trainer, tokenizer, out, context.work)
+    parts = {name: trainer.seconds[name] for name in ("sampling", "scoring")}
+    return Outcome(
+        contract=model_contract(out, context.convention),
+        metrics=last_steps(context.work / "history.jsonl"),
+        counts=counts | {"optimiser_steps": config.steps, "completions": config.steps * config.update_batch},
+        timings={
+            "loading": ready - began,
+            "training": trained - ready - sum(parts.values()),
+            **parts,
+            "saving": time.monotonic() - trained,
+        },
+    )
+
+
+def _grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
+    _, accumulate = accumulation(config.update_batch, config.micro_batch_size, context.placement.processes)
+    return {
+        "num_generations": config.num_generations,
+        "steps_per_generation": accumulate * config.updates_per_generation,
+        "max_completion_length": config.max_completion_tokens,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "beta": config.beta,
+        "sync_ref_model": config.reference_reset_steps is not None,
+        "ref_model_mixup_alpha": 1.0,
+        "ref_model_sync_steps": config.reference_reset_steps or 512,
+        "epsilon": config.epsilon,
+        "epsilon_high": config.epsilon_high,
+        "loss_type": config.loss_type,
+        "importance_sampling_level": config.importance_sampling,
+        "scale_rewards": config.scale_rewards,
+        "mask_truncated_completions": config.mask_truncated,
+        "log_completions": False,
+        "remove_unused_columns": False,
+    }
+
+
+def last_steps(history: Path, count: int = 10) -> Mapping[str, Metric]:
+    """Means over the last logged steps of what tells whether the run is healthy.
+
+    The interval is the normal one over steps; steps of one run are not independent, so it is a rough guide.
+    """
+    lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    metrics = {}
+    for name in ("reward", "kl", "entropy", "frac_reward_zero_std", "completions/clipped_ratio"):
+        values = [line[name] for line in lines if name in line][-count:]
+        if values:
+            mean = sum(values) / len(values)
+            spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1) / len(values)) ** 0.5
+            key = f"train_{name.rpartition('/')[2]}"
+            metrics[key] = Metric(value=mean, n=len(values), low=mean - 1.96 * spread, high=mean + 1.96 * spread)
+    return metrics

@@ -1,0 +1,154 @@
+"""The knobs that every training stage has in common. Anything else of TRL's passes through `trl:`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stages.stage import Placement, StageConfig
+from stages.training.curriculum import CurriculumConfig
+
+
+class LoRA(StageConfig):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of full fine-tuning; merged when the step ends."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Freeze(StageConfig):
+    """Partial freezing: what is named here keeps the weights it came with."""
+
+    embeddings: bool = False
+    layers: int = Field(0, ge=0)
+    """The first N decoder layers."""
+    names: tuple[str, ...] = ()
+    """Regular expressions searched in parameter names."""
+
+
+class LayerRates(StageConfig):
+    """Layer-wise learning rates: the layer d below the top learns at `decay ** d` times the step's rate."""
+
+    decay: float = Field(gt=0, le=1)
+
+
+class TrainingConfig(StageConfig):
+    """Base of the configurations of stages that train."""
+
+    learning_rate: float = Field(gt=0)
+    micro_batch_size: int = Field(32, ge=1)
+    """The most sequences in one forward pass of one process."""
+    warmup_ratio: float = Field(0.05, ge=0, le=1)
+    """Share of the optimiser steps over which the rate climbs from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled L2 regularisation (AdamW); biases and norms are exempt."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Attention dropout, and hidden dropout where the model has one."""
+    freeze: Freeze = Freeze()
+    layer_rates: LayerRates | None = None
+    lora: LoRA | None = None
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    trl: Mapping[str, Any] = Field(default_factory=dict)
+    """Any other argument of the TRL trainer's own config."""
+
+    @model_validator(mode="after")
+    def _adapters_freeze_the_rest(self) -> Self:
+        if self.lora is not None and self.freeze != Freeze():
+            raise ValueError(
+                "freeze has no effect with lora, whose adapters are all that learns; leave one of them out"
+            )
+        return self
+
+
+class SupervisedConfig(TrainingConfig):
+    """Base of the configurations of stages that learn from completions."""
+
+    batch_size: int = Field(64, ge=1)
+    """Sequences per optimiser step over all processes."""
+    epochs: float = Field(1.0, gt=0)
+    max_length: int = Field(4096, ge=8)
+    """Tokens of prompt and completion; a longer row is left out and counted."""
+
+
+RewardSpec = Mapping[str, Any]
+"""One entry of `rewards:`, see rewards.build."""
+
+
+class ReinforcementConfig(TrainingConfig):
+    """Base of the two reinforcement stages: GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
+
+    learning_rate: float = Field(3e-6, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "constant"
+    steps: int = Field(100, ge=1)
+    """Optimiser steps."""
+    prompts_per_step: int = Field(32, ge=1)
+    """Prompts behind one round of sampling, over all processes."""
+    num_generations: int = Field(5, ge=2)
+    """Completions per prompt: the group whose mean is the baseline."""
+    updates_per_generation: int = Field(1, ge=1)
+    """Optimiser steps that one round of sampling serves (DeepSeek-R1: 16)."""
+    max_completion_tokens: int = Field(512, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    beta: float = Field(0.001, ge=0)
+    """Coefficient of the KL penalty against the reference, the k3 estimator (equation 4 of the paper above)."""
+    reference_reset_steps: int | None = Field(None, ge=1)
+    """Replace the reference by the policy every so many steps (DeepSeek-R1: 400)."""
+    epsilon: float = Field(0.2, gt=0)
+    epsilon_high: float | None = Field(None, gt=0)
+    """Upper clipping bound where it differs (clip-higher, DAPO, arXiv 2503.14476)."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "grpo"
+    importance_sampling: Literal["token", "sequence"] = "token"
+    """"sequence" is GSPO (arXiv 2507.18071)."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What the advantage is divided by; "none" is Dr. GRPO (arXiv 2503.20783)."""
+    mask_truncated: bool = False
+    """Leave completions that hit the token limit out of the loss (DAPO's overlong filtering)."""
+    curriculum: CurriculumConfig | None = None
+    """Draw prompts from easy to hard by running pass rates; None takes them in a seeded random order."""
+    rewards: tuple[RewardSpec, ...] = ()
+    """Empty: the recipe's own mix, rewards.DEFAULT."""
+    skip_without_gradient: bool = True
+    """Leave out the passes of completions whose advantage is 0, where nothing but the advantage has a gradient."""
+    length_bucketing: bool = True
+    """Put completions of like length into one micro-batch."""
+    batch_tokens: int = Field(65536, ge=1)
+    """The most positions (sequences x tokens) that are sampled at once."""
+
+    @property
+    def update_batch(self) -> int:
+        """Completions behind one optimiser step, over all processes."""
+        return self.prompts_per_step * self.num_generations // self.updates_per_generation
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        sampled = self.prompts_per_step * self.num_generations
+        if sampled % self.updates_per_generation:
+            raise ValueError(
+                f"prompts_per_step x num_generations = {sampled} does not divide by "
+                f"updates_per_generation = {self.updates_per_generation}"
+            )
+        if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
+            raise ValueError(f"epsilon_high = {self.epsilon_high} is below epsilon = {self.epsilon}")
+        return self
+
+
+def check_supervised(config: SupervisedConfig, wired: Collection[str], placement: Placement) -> None:
+    """Stage.check: a batch is shared evenly by the processes."""
+    _divides("batch_size", config.batch_size, placement)
+
+
+def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:
+    """Stage.check: the completions of an optimiser step are shared evenly by the processes."""
+    _divides("prompts_per_step x num_generations / updates_per_generation", config.update_batch, placement)
+
+
+def _divides(name: str, size: int, placement: Placement) -> None:
+    if size % placement.processes:
+        raise ValueError(f"{name} = {size} does not divide by launch.processes = {placement.processes}")

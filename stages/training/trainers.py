@@ -1,0 +1,51 @@
+"""TRL's trainers with our parameter groups. Imports torch and TRL: import it inside a stage's run()."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PrinterCallback
+from trl import RewardTrainer, SFTTrainer
+
+from stages.stage import Context
+from stages.training.groups import parameter_groups
+from stages.training.options import TrainingConfig
+from stages.training.progress import Bar, History, quiet
+from stages.training.resume import MarkComplete
+
+
+def callbacks(context: Context) -> list[Any]:
+    """What every trainer of the pipeline carries: a bar, a history, and markers on whole checkpoints."""
+    quiet()
+    return [Bar(context.name), History(context.work / "history.jsonl"), MarkComplete()]
+
+
+class PipelineTrainer:
+    """Mixin for any Hugging Face trainer: AdamW over the groups of `parameter_groups`, our own bar, no model card."""
+
+    model: Any
+    args: Any
+    optimizer: Any
+
+    def __init__(self, *args: Any, options: TrainingConfig, **kwargs: Any) -> None:
+        self.options = options
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            kind, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
+            groups = parameter_groups(self.model if model is None else model, self.options)
+            self.optimizer = kind(groups, **arguments)
+        return self.optimizer
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """A checkpoint of a running step is nobody's model; its record says what it is."""
+
+
+class SupervisedTrainer(PipelineTrainer, SFTTrainer):
+    """SFTTrainer with our optimiser."""
+
+
+class PairTrainer(PipelineTrainer, RewardTrainer):
+    """RewardTrainer with our optimiser."""

@@ -1,0 +1,111 @@
+"""A training step that is interrupted ends where an unbroken one ends, bit for bit on a CPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.artifact import ROWS_NAME, Artifact, Kind
+from data.records import write_rows
+from data.tiny.world import rows
+from stages.cold_start import COLD_START, ColdStartConfig
+from stages.preference_model import PREFERENCE_MODEL, PreferenceModelConfig
+from stages.reasoning_rl import REASONING_RL, ReasoningRLConfig
+from stages.stage import Context, Placement
+from stages.training.curriculum import CurriculumConfig
+
+BASE = Artifact(kind=Kind.MODEL, path=Path("data/tiny/base"), fingerprint="base", name="base")
+INTERRUPTED_AT = 5
+
+
+class Interrupted(Exception):
+    """Stands for the kill."""
+
+
+def dataset(folder: Path, split: str, count: int) -> Artifact:
+    folder.mkdir()
+    write_rows(folder / ROWS_NAME, rows(split, count))
+    return Artifact(kind=Kind.DATASET, path=folder, fingerprint=split, name=split)
+
+
+def run(stage, config, data, folder, steps=2):
+    out = folder / "out"
+    out.mkdir(parents=True)
+    (folder / "work").mkdir(exist_ok=True)
+    placement = Placement(threads=1, reward_workers=1, checkpoint_steps=steps)
+    context = Context(
+        seed=3, convention="think_answer", work=folder / "work", name="step", sandbox="weak", placement=placement
+    )
+    outcome = stage.run(config, {"init": [BASE], "data": [data]}, out, context)
+    return load_file(out / "model.safetensors"), outcome
+
+
+CASES = [
+    (
+        COLD_START,
+        ColdStartConfig(learning_rate=1e-3, epochs=1, batch_size=8, dropout=0.1),
+        ("cold_start", 64),
+    ),
+    (
+        REASONING_RL,
+        ReasoningRLConfig(
+            learning_rate=1e-4,
+            steps=8,
+            prompts_per_step=4,
+            max_completion_tokens=24,
+            beta=0.01,
+            reference_reset_steps=3,
+            curriculum=CurriculumConfig(unlock=0.01, memory=0.5),
+        ),
+        ("rl", 40),
+    ),
+    (
+        PREFERENCE_MODEL,
+        PreferenceModelConfig(learning_rate=1e-3, batch_size=8, epochs=2),
+        ("preference", 40),
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "config", "split"), CASES, ids=[case[0].name for case in CASES])
+def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch, stage, config, split):
+    from stages.training.progress import History
+
+    data = dataset(tmp_path / "data", *split)
+    unbroken, whole = run(stage, config, data, tmp_path / "unbroken")
+
+    log = History.on_log
+
+    def interrupt(self, args, state, control, logs=None, **kwargs):
+        log(self, args, state, control, logs, **kwargs)
+        if state.global_step == INTERRUPTED_AT:
+            raise Interrupted
+
+    monkeypatch.setattr(History, "on_log", interrupt)
+    with pytest.raises(Interrupted):
+        run(stage, config, data, tmp_path / "broken")
+    monkeypatch.setattr(History, "on_log", log)
+    (tmp_path / "broken" / "out").rmdir()
+    torch.rand(7)  # the state of the global generator must not matter
+    resumed, outcome = run(stage, config, data, tmp_path / "broken")
+    assert unbroken.keys() == resumed.keys()
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert outcome.counts == whole.counts
+    assert outcome.metrics == whole.metrics
+    lines = (tmp_path / "broken" / "work" / "history.jsonl").read_text().splitlines()
+    assert len(lines) == len((tmp_path / "unbroken" / "work" / "history.jsonl").read_text().splitlines())
+
+
+@pytest.mark.slow
+def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):
+    from stages.training.resume import COMPLETE, last_checkpoint
+
+    assert last_checkpoint(tmp_path) is None
+    for step in (2, 4, 10):
+        (tmp_path / "trainer" / f"checkpoint-{step}").mkdir(parents=True)
+    for step in (2, 4):
+        (tmp_path / "trainer" / f"checkpoint-{step}" / COMPLETE).touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "trainer" / "checkpoint-4")
+    assert not (tmp_path / "trainer" / "checkpoint-10").exists()

@@ -77,7 +77,7 @@ def train_grpo(
         context,
         steps=config.steps,
         batch_size=config.update_batch,
-        **_grpo_arguments(config, context),
+        **grpo_arguments(config, context),
     )
     with ScoringPool(workers=context.placement.reward_workers) as pool:
         reward = as_trl(
@@ -111,7 +111,7 @@ def train_grpo(
     )
 
 
-def _grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
+def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
     _, accumulate = accumulation(config.update_batch, config.micro_batch_size, context.placement.processes)
     return {
         "num_generations": config.num_generations,

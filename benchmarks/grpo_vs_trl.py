@@ -199,8 +199,13 @@ def _accuracy(rows: list[Any], groups: Any, pool: Any) -> float:
     judge = rewards.build([{"name": "correctness", "program": {"sandbox": "weak"}}])
     samples = [
         Sample(
-            prompt=row["prompt"][-1]["content"], completion=completion.text, answer=row.get("answer"),
-            tests=row.get("tests"), domain=row["domain"], language=row["language"], convention="think_answer",
+            prompt=row["prompt"][-1]["content"],
+            completion=completion.text,
+            answer=row.get("answer"),
+            tests=row.get("tests"),
+            domain=row["domain"],
+            language=row["language"],
+            convention="think_answer",
         )  # fmt: skip
         for row, group in zip(rows, groups, strict=True)
         for completion in group
@@ -283,7 +288,9 @@ def main() -> None:
     figures = {
         "wall_ratio": round(mean(walls), 3),
         "step_ratio": round(mean(steps), 3),
-        "peak_memory_ratio": round(mean(runs["ours", s]["peak_mb"] / runs["trl", s]["peak_mb"] for s in options.seeds), 3),
+        "peak_memory_ratio": round(
+            mean(runs["ours", s]["peak_mb"] / runs["trl", s]["peak_mb"] for s in options.seeds), 3
+        ),
         "ours_seconds_per_step": round(mean(runs["ours", s]["seconds"] for s in options.seeds) / options.steps, 2),
         "trl_seconds_per_step": round(mean(runs["trl", s]["seconds"] for s in options.seeds) / options.steps, 2),
     }

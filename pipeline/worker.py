@@ -60,6 +60,8 @@ def prepare_process(context: Context, uses_torch: bool) -> None:
 
     numpy.random.seed(context.seed)
     torch.manual_seed(context.seed)
+    if not torch.cuda.is_available():  # accelerate imports DeepSpeed where it is installed, which then warns
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if context.placement.threads:
         torch.set_num_threads(context.placement.threads)
 

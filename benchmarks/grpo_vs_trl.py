@@ -141,13 +141,23 @@ def train(side: str, start: Path, work: Path, steps: int, seed: int, threads: in
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     config = ReinforcementConfig(
-        learning_rate=RATE, schedule="linear", steps=steps, prompts_per_step=PROMPTS, num_generations=GROUP,
-        max_completion_tokens=LIMIT, micro_batch_size=MICRO, beta=0.0, **VARIANTS.get(side, {}),
-    )  # fmt: skip
+        learning_rate=RATE,
+        schedule="linear",
+        steps=steps,
+        prompts_per_step=PROMPTS,
+        num_generations=GROUP,
+        max_completion_tokens=LIMIT,
+        micro_batch_size=MICRO,
+        beta=0.0,
+        **VARIANTS.get(side, {}),
+    )
     context = Context(
-        seed=seed, convention="think_answer", work=work, sandbox="weak",
+        seed=seed,
+        convention="think_answer",
+        work=work,
+        sandbox="weak",
         placement=Placement(threads=threads, checkpoint_steps=10_000),
-    )  # fmt: skip
+    )
     specs = complete(rewards.DEFAULT, None, context, "reasoning_rl")
     mix = rewards.build(specs)
     problems = checkable(list(rows("rl", 4000, seed=seed)), specs, {}, verified=True)
@@ -180,10 +190,14 @@ def train(side: str, start: Path, work: Path, steps: int, seed: int, threads: in
 
     with ScoringPool(workers=2) as pool:
         trainer = clocked(GRPOTrainer if stock else ReasoningTrainer)(
-            model=model, reward_funcs=[as_trl(mix, "think_answer", limit=LIMIT, pool=pool)], args=arguments,
-            train_dataset=Dataset.from_dict(prompt_columns(problems)), processing_class=tokenizer,
-            callbacks=[*callbacks(context)[1:2], Probe()], **own,
-        )  # fmt: skip
+            model=model,
+            reward_funcs=[as_trl(mix, "think_answer", limit=LIMIT, pool=pool)],
+            args=arguments,
+            train_dataset=Dataset.from_dict(prompt_columns(problems)),
+            processing_class=tokenizer,
+            callbacks=[*callbacks(context)[1:2], Probe()],
+            **own,
+        )
         trainer.train()
         total = time.perf_counter() - began[0] - paused[0]
     parts = {name: trainer.clock[name] for name in ("sampling", "scoring", "preparing", "forward", "backward")}
@@ -206,7 +220,7 @@ def _accuracy(rows: list[Any], groups: Any, pool: Any) -> float:
             domain=row["domain"],
             language=row["language"],
             convention="think_answer",
-        )  # fmt: skip
+        )
         for row, group in zip(rows, groups, strict=True)
         for completion in group
     ]

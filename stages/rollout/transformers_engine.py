@@ -1,7 +1,8 @@
 """Sampling with any causal model of transformers, faster than `generate` for groups of completions.
 
-The completions of one prompt share its prefill; finished sequences leave the batch; prompts of similar length travel
-together, under a budget of tokens; the cache grows in place. Models with an encoder go through `generate`.
+The completions of one prompt share its prefill; query heads that share keys read them once (attention.py); finished
+sequences leave the batch; prompts of similar length travel together, under a budget of tokens; the cache grows in
+place. Models with an encoder go through `generate`.
 
 Dimensions: B sequences in a batch, U prompts in it, T positions.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from stages.rollout.attention import grouped_attention
 from stages.rollout.batching import Unit, batches
 from stages.rollout.cache import growing_cache
 from stages.rollout.encoder_decoder import generate_batch
@@ -71,7 +73,7 @@ class TransformersEngine:
         ids = [prompt_ids(self.tokenizer, prompt, self.prefill) for prompt in prompts]
         made: list[list[Completion | None]] = [[None] * sampling.n for _ in ids]
         encoder = bool(getattr(self.model.config, "is_encoder_decoder", False))
-        with evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), grouped_attention(self.model), torch.inference_mode():
             for units in batches(ids, sampling, self.batch_tokens):
                 raw = (
                     generate_batch(self.model, self.eos, units, sampling) if encoder else self._decode(units, sampling)

@@ -19,6 +19,7 @@ from stages.rollout.transformers_engine import TransformersEngine
 from stages.scoring import VERIFIERS
 from stages.training.batching import SKIP, Batch, micro_batches
 from stages.training.curriculum import Curriculum
+from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
 from stages.training.trainers import PipelineTrainer
 
@@ -86,6 +87,10 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
         if inputs.pop(SKIP, False):
             return torch.stack([(p * 0).sum() for p in self.model.parameters() if p.requires_grad]).sum()
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        with labelled_positions_only():
+            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *args: Any

@@ -9,6 +9,7 @@ from trl import RewardTrainer, SFTTrainer
 
 from stages.stage import Context
 from stages.training.groups import parameter_groups
+from stages.training.lm_head import labelled_positions_only
 from stages.training.options import TrainingConfig
 from stages.training.progress import Bar, History, quiet
 from stages.training.resume import MarkComplete
@@ -38,6 +39,10 @@ class PipelineTrainer:
             groups = parameter_groups(self.model if model is None else model, self.options)
             self.optimizer = kind(groups, **arguments)
         return self.optimizer
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        with labelled_positions_only():
+            return super().compute_loss(*args, **kwargs)  # type: ignore[misc]
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """A checkpoint of a running step is nobody's model; its record says what it is."""

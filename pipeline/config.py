@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from data.template import CONVENTIONS
+from pipeline import launch_files
 from pipeline.messages import explain, nearest, shorten
 from pipeline.reading import anchor_paths, read
 from stages.stage import Placement
@@ -28,6 +29,10 @@ UNPINNED = "unpinned"
 """A `revision` that is valid in a configuration and refused when the model is needed, as for datasets."""
 
 
+SHARDING = ("zero", "accelerate_config", "deepspeed")
+"""Keys of `launch` that say how `accelerate launch` spreads a model; one of them at most is set."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,6 +41,9 @@ class Launch(_Strict):
     """Where and how wide a step runs. Never part of a fingerprint."""
 
     processes: int = Field(default=1, ge=1)
+    """Training processes, over all machines."""
+    machines: int = Field(default=1, ge=1)
+    """Machines that share the processes evenly; each is given the same `r1 run` and its own --machine-rank."""
     own_process: bool = False
     """Run the step as a child even where one process is enough, so that its memory is given back."""
     threads: int | None = Field(default=None, ge=1)
@@ -44,10 +52,14 @@ class Launch(_Strict):
     reward_workers: int = Field(default=2, ge=1)
     checkpoint_steps: int = Field(default=25, ge=1)
     """Optimiser steps between trainer checkpoints, which a killed step resumes from."""
+    timeout: int = Field(default=1800, ge=1)
+    """Seconds that one process waits for another before the step is given up."""
+    zero: Literal[2, 3] | None = None
+    """Stage of DeepSpeed ZeRO: short for the bundled accelerate_config zero2 or zero3."""
     accelerate_config: str | None = None
-    """A file of `accelerate config`, relative to the configuration; the step runs under `accelerate launch`."""
+    """A file of `accelerate config`: bundled by its name, or one's own, relative to the configuration."""
     deepspeed: str | None = None
-    """A DeepSpeed JSON file, relative to the configuration; the step runs under `accelerate launch`."""
+    """A DeepSpeed JSON file: bundled by its name, or one's own, relative to the configuration."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Handed to the stage as it is."""
 
@@ -56,10 +68,25 @@ class Launch(_Strict):
     def _no_is_a_word(cls, value: object) -> object:
         return "no" if value is False else value  # YAML reads a bare `no` as false
 
+    @field_validator("accelerate_config", "deepspeed")
+    @classmethod
+    def _is_bundled_or_a_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return launch_files.checked(str(info.field_name), value) if value else value
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Launch:
+        if self.processes % self.machines:
+            raise ValueError(f"processes = {self.processes} does not divide by machines = {self.machines}")
+        named = [key for key in SHARDING if getattr(self, key)]
+        if len(named) > 1:
+            raise ValueError(f"{named[0]} and {named[1]} exclude each other; set one of them to null")
+        return self
+
     @property
     def files(self) -> dict[str, str]:
         """The files that `accelerate launch` is given, by key."""
-        named = {"accelerate_config": self.accelerate_config, "deepspeed": self.deepspeed}
+        accelerate = f"zero{self.zero}" if self.zero else self.accelerate_config
+        named = {"accelerate_config": accelerate, "deepspeed": self.deepspeed}
         return {key: file for key, file in named.items() if file}
 
     @property
@@ -76,7 +103,8 @@ class Launch(_Strict):
             gradient_checkpointing=self.gradient_checkpointing,
             reward_workers=self.reward_workers,
             checkpoint_steps=self.checkpoint_steps,
-            extra={**self.extra, **{key: str(base_dir / file) for key, file in self.files.items()}},
+            timeout=self.timeout,
+            extra={**self.extra, **{k: str(launch_files.resolve(k, v, base_dir)) for k, v in self.files.items()}},
         )
 
 

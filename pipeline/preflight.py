@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.artifact import ROWS_NAME, Kind
 from pipeline.config import RunConfig
+from pipeline.launch_files import resolve
 from pipeline.reward_specs import check_rewards, sandboxes
 from pipeline.step import Node
 
@@ -15,8 +16,8 @@ def preflight(config: RunConfig, nodes: Sequence[Node]) -> None:
     """Raise ValueError, one line, for what is known to fail later in one of `nodes`."""
     for node in nodes:
         for key, file in node.launch.files.items():
-            if not (Path(config.base_dir) / file).is_file():
-                raise ValueError(f"{node.where}: launch.{key}: there is no file {Path(config.base_dir) / file}")
+            if not (path := resolve(key, file, Path(config.base_dir))).is_file():
+                raise ValueError(f"{node.where}: launch.{key}: there is no file {path}")
     for node in nodes:
         check_rewards(node.stage, node.config, node.wired, config.sandbox, config.convention, node.where)
     for node in nodes:

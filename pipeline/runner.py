@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.given import HashCache
 from pipeline.graph import PREFIX, descendants
 from pipeline.launcher import StepFailed, execute
 from pipeline.lock import hold
+from pipeline.machines import Machine, MainMachine, most_machines
 from pipeline.messages import nearest
 from pipeline.plan import NEVER_MADE, Plan, State, Status, check_contracts, joined_inputs, local_models, make_plan
 from pipeline.preflight import preflight, require_sandboxes
@@ -40,6 +42,8 @@ class Options:
     """Only this step and its evaluation."""
     force: bool = False
     """Make the selected steps again even though they are finished."""
+    machine: Machine | None = None
+    """This machine, where the same command was given to several; the first one runs, see machines.py."""
 
 
 def run(
@@ -56,7 +60,7 @@ def run(
     cache = HashCache.load(run_dir / "hashes.json")
     make_plan(config, nodes, store, cache)  # a source that is not there leaves no directory behind
     store.artifacts.mkdir(parents=True, exist_ok=True)
-    with hold(run_dir):
+    with hold(run_dir), _machines(nodes, run_dir, options.machine) as machines:
         store.sweep()
         plan = make_plan(config, nodes, store, cache)
         cache.save()
@@ -66,9 +70,17 @@ def run(
         steps = [resolved_step(node, config) for node in nodes if node.role is Role.STEP]
         write_text(run_dir / "config.json", dump(config, steps))  # `r1 status` reads it: never one that was refused
         if todo:
-            _make_all(plan, states, todo, given, store, say)
+            _make_all(plan, states, todo, given, store, say, machines)
         write_report(run_dir, config, states, plan.given)
     return replace(plan, states=tuple(states))
+
+
+def _machines(
+    nodes: Sequence[Node], run_dir: Path, machine: Machine | None
+) -> AbstractContextManager[MainMachine | None]:
+    if machine is None:
+        return nullcontext()
+    return MainMachine(run_dir, machine, most_machines(nodes)[0])
 
 
 def _selected(nodes: Sequence[Node], options: Options) -> set[str]:
@@ -124,6 +136,7 @@ def _make_all(
     given: dict[str, Artifact],
     store: RunStore,
     say: Callable[[str], None],
+    machines: MainMachine | None,
 ) -> None:
     """Make the steps of `todo` in order; `states` is kept up to date, and so are the files that show it."""
     made: dict[str, Artifact] = {}
@@ -138,7 +151,7 @@ def _make_all(
         if name in todo:
             say(f"[{at + 1}/{len(states)}] {name}{_why(state)}")
             try:
-                record = _make(plan, state, given, made, store)
+                record = _make(plan, state, given, made, store, machines)
             except Exception as error:
                 states[at] = replace(state, status=Status.FAILED, record=None)
                 write_report(store.root, plan.config, states, plan.given)
@@ -158,7 +171,14 @@ def _why(state: State) -> str:
     return f": {'; '.join(state.reasons) or 'made again by --force'}"
 
 
-def _make(plan: Plan, state: State, given: dict[str, Artifact], made: dict[str, Artifact], store: RunStore) -> Record:
+def _make(
+    plan: Plan,
+    state: State,
+    given: dict[str, Artifact],
+    made: dict[str, Artifact],
+    store: RunStore,
+    machines: MainMachine | None,
+) -> Record:
     """Run one step and commit what it made."""
     node = state.node
     inputs = joined_inputs(plan, state, given, made)
@@ -176,7 +196,7 @@ def _make(plan: Plan, state: State, given: dict[str, Artifact], made: dict[str, 
     started, clock = datetime.now(UTC).isoformat(timespec="microseconds"), monotonic()
     before = attempts.begin(work)
     try:
-        outcome = execute(node.stage, node.config, inputs, out.resolve(), context, node.launch)
+        outcome = execute(node.stage, node.config, inputs, out.resolve(), context, node.launch, machines)
     except BaseException:
         attempts.end(work)
         raise

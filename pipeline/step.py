@@ -137,11 +137,17 @@ def _launch(config: RunConfig, stage: Stage, own: Any, where: str) -> Launch:
     except ValidationError as error:
         raise ValueError(explain(error, Launch, where)) from None
     if stage.makes is Kind.DATASET and (launch.processes > 1 or launch.files):
-        for key in ("processes", "accelerate_config", "deepspeed"):
-            if own and own.get(key) not in (None, 1):
+        spread: dict[str, Any] = {
+            "processes": 1,
+            "machines": 1,
+            "zero": None,
+            "accelerate_config": None,
+            "deepspeed": None,
+        }
+        for key, alone in spread.items():
+            if own and own.get(key) not in (None, alone):
                 raise ValueError(f"{where}.{key}: stage {stage.name} makes a dataset and runs as one process")
-        alone = {"processes": 1, "own_process": True, "accelerate_config": None, "deepspeed": None}
-        return launch.model_copy(update=alone)
+        return launch.model_copy(update={**spread, "own_process": True})
     return launch
 
 

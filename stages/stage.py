@@ -57,6 +57,8 @@ class Placement:
     reward_workers: int = 2
     checkpoint_steps: int = 25
     """Optimiser steps between trainer checkpoints."""
+    timeout: int = 1800
+    """Seconds that one process waits for another before it gives up."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

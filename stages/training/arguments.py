@@ -38,6 +38,8 @@ def trl_arguments(
     placement = context.placement
     micro, accumulate = accumulation(batch_size, config.micro_batch_size, placement.processes)
     precision = placement.mixed_precision
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("launch.mixed_precision: fp16 needs a GPU; on a CPU there is bf16")
     values: dict[str, Any] = {
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": accumulate,
@@ -51,6 +53,7 @@ def trl_arguments(
         "disable_tqdm": True,
         "save_steps": placement.checkpoint_steps,
         "save_total_limit": 2,
+        "ddp_timeout": placement.timeout,
         "report_to": "none",
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",

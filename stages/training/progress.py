@@ -10,6 +10,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from stages import ranks
+
 SHOWN = {"loss": "loss", "reward": "reward", "kl": "kl", "completions/mean_length": "tokens"}
 """Logged figure to its name on the bar."""
 
@@ -46,6 +48,19 @@ class Bar(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+class Alive(TrainerCallback):
+    """Every rank's sign of life after each optimiser step."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ranks.tell(self.work, state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ranks.tell(self.work, state.global_step)
 
 
 class History(TrainerCallback):

@@ -11,14 +11,14 @@ from stages.stage import Context
 from stages.training.groups import parameter_groups
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import TrainingConfig
-from stages.training.progress import Bar, History, quiet
+from stages.training.progress import Alive, Bar, History, quiet
 from stages.training.resume import MarkComplete
 
 
 def callbacks(context: Context) -> list[Any]:
-    """What every trainer of the pipeline carries: a bar, a history, and markers on whole checkpoints."""
+    """What every trainer of the pipeline carries: a bar, a history, signs of life, and markers on whole checkpoints."""
     quiet()
-    return [Bar(context.name), History(context.work / "history.jsonl"), MarkComplete()]
+    return [Bar(context.name), History(context.work / "history.jsonl"), Alive(context.work), MarkComplete()]
 
 
 class PipelineTrainer:

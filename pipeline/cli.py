@@ -76,6 +76,7 @@ def _add_chain(commands: Any) -> None:
     run.add_argument("--from", dest="from_step", metavar="STEP", help="only this step and those that depend on it")
     run.add_argument("--only", metavar="STEP", help="only this step and its evaluation")
     run.add_argument("--force", action="store_true", help="make the selected steps again even if they are finished")
+    run.add_argument("--dry-run", action="store_true", help="print the steps and the commands that would start them")
     run.add_argument("--machine-rank", type=int, metavar="N", help="which of launch.machines this is; 0 runs the run")
     run.add_argument("--main-address", metavar="HOST:PORT", help="where the ranks of several machines meet: machine 0")
     run.set_defaults(command=_run)
@@ -125,19 +126,24 @@ def _add_checkpoint(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace, table: Mapping[str, Stage]) -> int:
     from pipeline.config import load
+    from pipeline.dry_run import dry_run_lines
     from pipeline.graph import build
     from pipeline.machines import follow, machine_of, most_machines
     from pipeline.report import terminal_table
-    from pipeline.runner import Options, run
+    from pipeline.runner import Options, pending, run
 
     config = load(arguments.config, arguments.overrides)
     nodes = build(config, table, arguments.config)
     run_dir = arguments.run_dir or Path("runs") / config.name
     machine = machine_of(arguments.machine_rank, arguments.main_address, nodes)
+    options = Options(from_step=arguments.from_step, only=arguments.only, force=arguments.force, machine=machine)
+    if arguments.dry_run:
+        for line in dry_run_lines(config, pending(config, nodes, run_dir, options), run_dir, machine):
+            print(line)
+        return 0
     if machine is not None and machine.rank > 0:
         follow(run_dir.resolve(), machine, most_machines(nodes)[1], say=lambda line: print(line, flush=True))
         return 0
-    options = Options(from_step=arguments.from_step, only=arguments.only, force=arguments.force, machine=machine)
     plan = run(config, nodes, run_dir, options, say=lambda line: print(line, flush=True))
     print(f"\n{terminal_table(plan.states, plan.given)}\n\nReport: {run_dir / 'report.md'}")
     return 0

@@ -18,7 +18,7 @@ from pipeline.failures import StepFailed as StepFailed
 from pipeline.failures import raise_for, results
 from pipeline.worker import die_with_parent, outcome_from, perform, request_json
 from stages import ranks
-from stages.stage import Context, Inputs, Outcome, Stage, StageConfig
+from stages.stage import Context, Inputs, Outcome, Placement, Stage, StageConfig
 
 if TYPE_CHECKING:
     from pipeline.machines import Machine, MainMachine
@@ -30,7 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 """Children start here, so that `-m pipeline.worker` finds the packages in a fresh clone too."""
 
 SECONDS_TO_STOP = 20
-"""How long children may take to stop after SIGINT, or after one of them broke, before they are killed."""
+"""How long children may take to stop after SIGINT before they are killed."""
+
+SECONDS_TO_REPORT = 5
+"""How long the other ranks have to say what they saw once one of them broke, before they are killed."""
 
 POLL_SECONDS = 0.2
 
@@ -65,7 +68,7 @@ def execute(
         old.unlink()
     request = folder / "request.json"
     request.write_text(json.dumps(request_json(stage, config, inputs, out, context)), encoding="utf-8")
-    files = {key: str(context.placement.extra[key]) for key in launch.files}
+    files = files_of(launch, context.placement)
     if launch.machines == 1 or machines is None:
         code = start(command(launch, files, request), launch).wait(lambda: broken(folder))
     else:
@@ -74,6 +77,11 @@ def execute(
         code = child.wait(lambda: broken(folder) or helpers.lost())
         helpers.settle(code)
     return _outcome(folder, launch, code)
+
+
+def files_of(launch: Launch, placement: Placement) -> dict[str, str]:
+    """Absolute paths of `launch.files`."""
+    return {key: str(placement.extra[key]) for key in launch.files}
 
 
 def command(
@@ -121,7 +129,7 @@ class Child:
             while (code := self._ended(POLL_SECONDS)) is None:
                 if known is None and broken():
                     known = time.monotonic()
-                if known is not None and time.monotonic() - known > SECONDS_TO_STOP:
+                if known is not None and time.monotonic() - known > SECONDS_TO_REPORT:
                     self.process.kill()  # its ranks ask the kernel to die with it
             return code
         except BaseException:

@@ -75,6 +75,15 @@ def run(
     return replace(plan, states=tuple(states))
 
 
+def pending(config: RunConfig, nodes: Sequence[Node], run_dir: Path, options: Options) -> list[State]:
+    """The steps that `run` would make, in order; writes nothing. Raises ValueError for what it would refuse first."""
+    selected = _selected(nodes, options)
+    plan = make_plan(config, nodes, RunStore(run_dir), HashCache.load(run_dir / "hashes.json"))
+    todo = _todo(plan.states, selected, options, say=lambda line: None)
+    preflight(config, [state.node for state in plan.states if state.node.name in todo])
+    return [state for state in plan.states if state.node.name in todo]
+
+
 def _machines(
     nodes: Sequence[Node], run_dir: Path, machine: Machine | None
 ) -> AbstractContextManager[MainMachine | None]:

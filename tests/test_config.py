@@ -119,6 +119,11 @@ def test_overrides_reach_named_items_indices_and_new_keys(tmp_path: Path) -> Non
         ("sandbox: none", [], "c.yaml: sandbox: input should be 'bubblewrap' or 'weak', got 'none'"),
         ("launch: {proceses: 2}", [], "c.yaml: launch: unknown key 'proceses'; did you mean 'processes'?"),
         ("launch: {processes: 0}", [], "launch.processes: input should be greater than or equal to 1"),
+        ("launch: {machines: 2}", [], "launch: processes = 1 does not divide by machines = 2"),
+        ("launch: {zero: 1}", [], "c.yaml: launch.zero: input should be 2 or 3, got 1"),
+        ("launch: {zero: 3, deepspeed: zero2}", [], "launch: zero and deepspeed exclude each other; set one of them"),
+        ("launch: {accelerate_config: zero4}", [], "there is no bundled file 'zero4'; did you mean 'zero"),
+        ("launch: {deepspeed: x}", [], "no bundled file 'x'; known: zero2, zero3, zero3_offload, and a file of your"),
         ("models: {m: {pth: x}}", [], "models.m: unknown key 'pth'; did you mean 'path'?"),
         ("models: {m: {}}", [], "models.m: give either `path` or `hub`"),
         ("models: {m: {path: a, hub: b}}", [], "models.m: give either `path` or `hub`"),
@@ -207,6 +212,8 @@ def test_placement_carries_files_as_absolute_paths(tmp_path: Path) -> None:
     assert placement.checkpoint_steps == 7
     assert (placement.processes, placement.threads) == (2, 1)
     assert placement.extra == {"nodes": 2, "deepspeed": str(tmp_path / "zero.json")}
+    bundled = Launch(accelerate_config="fsdp2").placement(tmp_path)
+    assert Path(bundled.extra["accelerate_config"]).is_file(), "a word is a bundled file, wherever the configuration is"
 
 
 def test_hub_models_are_pinned_to_a_commit() -> None:

@@ -79,6 +79,10 @@ def test_steps_that_sample_run_as_one_process_of_their_own_beside_several(tmp_pa
     assert not nodes["rows"].launch.own_process
     nodes = {node.name: node for node in plan_of(project(tmp_path, launch={"deepspeed": "z.json"}))}
     assert nodes["first"].launch.files == {"deepspeed": "z.json"}
+    machines = {"processes": 4, "machines": 2, "zero": 3}
+    wide = {node.name: node for node in plan_of(project(tmp_path, launch=machines))}
+    assert (wide["first"].launch.machines, wide["keep"].launch.machines) == (2, 1)
+    assert wide["keep"].launch.files == {}
     assert (nodes["keep"].launch.files, nodes["keep"].launch.own_process) == ({}, True)
 
 
@@ -121,7 +125,8 @@ def with_steps(*changes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
             with_steps(("keep", {"launch": {"processes": 2}})),
             "steps.keep.launch.processes: stage toy_sample makes",
         ),
-        (with_steps(("keep", {"launch": {"deepspeed": "z"}})), "steps.keep.launch.deepspeed: stage toy_sample makes"),
+        (with_steps(("keep", {"launch": {"zero": 3}})), "steps.keep.launch.zero: stage toy_sample makes"),
+        (with_steps(("keep", {"launch": {"deepspeed": "z.json"}})), "steps.keep.launch.deepspeed: stage toy_sample"),
         (with_steps(("first", {"init_from": None})), "steps.first.init_from: the input 'init' of stage toy_train is"),
         (with_steps(("first", {"init_from": ["base"]})), "steps.first.init_from: expected one name, got ['base']"),
         (with_steps(("first", {"data_from": []})), "steps.first.data_from: expected one or more names, got []"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.config import load
+from pipeline.config import Launch, load
 from pipeline.given import HashCache
 from pipeline.identity import differences, recipe_fingerprint
 from pipeline.plan import make_plan
@@ -104,6 +105,14 @@ def test_what_concerns_the_whole_run_makes_all_stale(tmp_path: Path, override: s
 def test_placement_is_no_part_of_an_identity(tmp_path: Path) -> None:
     file = project(tmp_path)
     assert not changed(file, "launch.processes=8", "steps.first.launch.threads=3", "sandbox=weak", "name=other")
+    others = {
+        "machines": 2, "own_process": True, "threads": 2, "mixed_precision": "bf16", "gradient_checkpointing": True,
+        "reward_workers": 3, "checkpoint_steps": 7, "timeout": 9, "zero": 3, "accelerate_config": "zero2",
+        "deepspeed": "zero2", "extra": {"nodes": 3},
+    }  # fmt: skip
+    assert {"processes", *others} == set(Launch.model_fields), "every key of `launch`"
+    for key, value in others.items():
+        assert not changed(file, "launch.processes=8", f"launch.{key}={json.dumps(value)}"), key
 
 
 def test_paths_are_no_part_of_an_identity_and_contents_are(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -9,75 +11,89 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
 
 from pipeline import launcher
 from pipeline.config import Launch
-from pipeline.launcher import ROOT, command
+from pipeline.launch_files import names, resolve
+from pipeline.launcher import ROOT, command, files_of
+from pipeline.machines import Machine
 from stages.stage import Context
 
 REQUEST = Path("/work/request.json")
 WORKER = ["-m", "pipeline.worker", str(REQUEST)]
+HEAD = [sys.executable, "-m", "pipeline.accelerate_launch"]
+FILES = [
+    ({"accelerate_config": "a.yaml"}, ["--config_file", "{}/a.yaml"]),
+    ({"deepspeed": "z.json"}, ["--use_deepspeed", "--deepspeed_config_file", "{}/z.json"]),
+    ({"zero": 3}, ["--config_file", f"{ROOT}/configs/accelerate/zero3.yaml"]),
+    ({"deepspeed": "zero2"}, ["--use_deepspeed", "--deepspeed_config_file", f"{ROOT}/configs/deepspeed/zero2.json"]),
+]
 
 
-def line(tmp_path: Path, **launch: Any) -> list[str]:
+def line(tmp_path: Path, machine: Machine | None = None, **launch: Any) -> list[str]:
     wanted = Launch(**launch)
-    context = Context(seed=0, convention="none", work=tmp_path, placement=wanted.placement(tmp_path))
-    return command(wanted, context, REQUEST)
+    return command(wanted, files_of(wanted, wanted.placement(tmp_path)), REQUEST, machine)
 
 
 def test_one_process_is_a_plain_child(tmp_path: Path) -> None:
     assert line(tmp_path, own_process=True) == [sys.executable, *WORKER]
 
 
-@pytest.mark.parametrize(
-    ("launch", "options"),
-    [
-        ({"accelerate_config": "a.yaml"}, ["--config_file", "{}/a.yaml"]),
-        ({"deepspeed": "z.json"}, ["--use_deepspeed", "--deepspeed_config_file", "{}/z.json"]),
-    ],
-)
-def test_one_process_with_a_file_runs_under_accelerate(
-    tmp_path: Path, launch: dict[str, str], options: list[str]
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize(("launch", "options"), FILES)
+def test_a_file_is_handed_to_accelerate(
+    tmp_path: Path, launch: dict[str, Any], options: list[str], processes: int
 ) -> None:
-    assert not Launch(**launch).here  # type: ignore[arg-type]
+    assert not Launch(**launch).here
+    found = line(tmp_path, processes=processes, mixed_precision="bf16", **launch)
     options = [option.format(tmp_path) for option in options]
-    head = [sys.executable, "-m", "accelerate.commands.launch"]
-    assert line(tmp_path, **launch) == [*head, *options, "--num_processes", "1", *WORKER]
+    assert found[: 3 + len(options)] == [*HEAD, *options]
+    parsed = launch_command_parser().parse_args(found[3:])
+    assert (parsed.num_processes, parsed.num_machines, parsed.mixed_precision) == (processes, 1, "bf16")
+    assert found[-3:] == WORKER
 
 
-def test_several_processes_on_cpus_need_no_mpi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "_has_gpu", lambda: False)
+def test_several_processes_without_a_file_are_data_parallel(tmp_path: Path) -> None:
     found = line(tmp_path, processes=2)
-    assert found == [
-        *[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
-        *WORKER,
-    ]
+    assert found[:4] == [*HEAD, "--multi_gpu"]
+    parsed = launch_command_parser().parse_args(found[3:])
+    assert (parsed.num_processes, parsed.main_process_port) == (2, 0), "a free port of its own"
+    assert (parsed.module, parsed.training_script, parsed.training_script_args) == (
+        True,
+        "pipeline.worker",
+        [str(REQUEST)],
+    )
 
 
-@pytest.mark.parametrize(
-    ("launch", "options"),
-    [
-        ({"mixed_precision": "bf16"}, ["--multi_gpu", "--mixed_precision", "bf16"]),
-        ({"accelerate_config": "a.yaml"}, ["--config_file", "{}/a.yaml"]),
-        ({"deepspeed": "z.json"}, ["--use_deepspeed", "--deepspeed_config_file", "{}/z.json"]),
-    ],
-)
-def test_several_processes_on_gpus_run_under_accelerate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: dict[str, str], options: list[str]
-) -> None:
-    monkeypatch.setattr(launcher, "_has_gpu", lambda: True)
-    options = [option.format(tmp_path) for option in options]
-    head = [sys.executable, "-m", "accelerate.commands.launch"]
-    assert line(tmp_path, processes=4, **launch) == [*head, *options, "--num_processes", "4", *WORKER]
+@pytest.mark.parametrize("launch", [{}, {"zero": 3}, {"deepspeed": "z.json"}])
+def test_a_machine_knows_its_rank_and_where_the_ranks_meet(tmp_path: Path, launch: dict[str, Any]) -> None:
+    machine = Machine(rank=1, main_host="10.0.0.1", main_port=29500)
+    parsed = launch_command_parser().parse_args(line(tmp_path, machine, processes=4, machines=2, **launch)[3:])
+    assert (parsed.num_processes, parsed.num_machines, parsed.machine_rank) == (4, 2, 1)
+    assert (parsed.main_process_ip, parsed.main_process_port) == ("10.0.0.1", 29500)
+    assert parsed.same_network
+    assert parsed.deepspeed_multinode_launcher == ("standard" if launch else None)
 
 
-def test_accelerate_understands_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accelerate.commands.launch import launch_command_parser
+@pytest.mark.parametrize("name", ["cpu", "multi_gpu", "zero2", "zero3", "zero3_offload", "fsdp2"])
+def test_a_bundled_file_is_one_that_accelerate_reads(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.utils import DistributedType
 
-    monkeypatch.setattr(launcher, "_has_gpu", lambda: True)
-    for launch in ({"mixed_precision": "bf16"}, {"accelerate_config": "a.yaml"}, {"deepspeed": "z.json"}):
-        parsed = launch_command_parser().parse_args(line(tmp_path, processes=4, **launch)[3:])
-        assert (parsed.num_processes, parsed.module, parsed.training_script) == (4, True, "pipeline.worker")
+    config = load_config_from_file(str(resolve("accelerate_config", name, Path("/"))))
+    kinds = {"fsdp2": DistributedType.FSDP, "cpu": DistributedType.MULTI_GPU, "multi_gpu": DistributedType.MULTI_GPU}
+    assert config.distributed_type == kinds.get(name, DistributedType.DEEPSPEED)
+    assert name in names("accelerate_config")
+
+
+def test_every_bundled_file_of_deepspeed_leaves_to_the_step_what_is_the_step_s() -> None:
+    assert names("deepspeed") == ["zero2", "zero3", "zero3_offload"]
+    for name in names("deepspeed"):
+        config = json.loads(resolve("deepspeed", name, Path("/")).read_text())
+        assert config["zero_optimization"]["stage"] == int(name[4])
+        assert config["bf16"]["enabled"] == config["fp16"]["enabled"] == config["gradient_clipping"] == "auto"
+        assert config["train_batch_size"] == config["gradient_accumulation_steps"] == "auto"
 
 
 def test_children_find_the_packages_and_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,22 +131,33 @@ def test_threads_are_those_of_the_step_and_put_back_after_it(tmp_path: Path) -> 
     assert seen == [before + 1, before + 2, before]
 
 
-def test_a_child_that_ignores_an_interrupt_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
+DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
 
-    deaf = "import signal, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-    started: list[subprocess.Popen[bytes]] = []
 
-    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
-        def wait(self, timeout: float | None = None) -> int:
-            if not started:
-                started.append(self)
-                raise KeyboardInterrupt
-            return super().wait(timeout)
-
-    monkeypatch.setattr(launcher.subprocess, "Popen", Interrupted)
+def test_a_child_that_ignores_an_interrupt_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "SECONDS_TO_STOP", 0.3)
+    child = launcher.start([sys.executable, "-c", DEAF], Launch())
+
+    def interrupted() -> bool:
+        raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        launcher._wait([sys.executable, "-c", deaf], launcher._environment(Launch()))
-    assert started[0].returncode is not None
-    assert started[0].returncode < 0
+        child.wait(interrupted)
+    assert child.process.returncode is not None
+    assert child.process.returncode < 0
+
+
+def test_a_child_whose_rank_broke_is_killed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "SECONDS_TO_REPORT", 0.3)
+    assert launcher.start([sys.executable, "-c", DEAF], Launch()).wait(lambda: True) == -signal.SIGKILL
+
+
+def test_a_broken_rank_is_seen_in_its_report_or_that_of_its_launcher(tmp_path: Path) -> None:
+    assert not launcher.broken(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    assert not launcher.broken(tmp_path)
+    (tmp_path / "exits.0.json").write_text("{}")
+    assert launcher.broken(tmp_path)
+    (tmp_path / "exits.0.json").unlink()
+    (tmp_path / "result.1.json").write_text('{"error": {}}')
+    assert launcher.broken(tmp_path)

@@ -21,7 +21,9 @@ def generate_batch(model: Any, eos: tuple[int, ...], units: list[Unit], sampling
     input_BT = torch.tensor([ids + [eos[0]] * (width - len(ids)) for ids in rows])
     mask_BT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows])
     with torch.random.fork_rng():
-        torch.manual_seed((sampling.seed * 1_000_003 + units[0].prompt * 1009 + units[0].first) % 2**63)
+        torch.manual_seed(
+            (sampling.seed * 1_000_003 + (sampling.first_prompt + units[0].prompt) * 1009 + units[0].first) % 2**63
+        )
         output = model.generate(
             input_ids=input_BT.to(model.device),
             attention_mask=mask_BT.to(model.device),

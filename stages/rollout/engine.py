@@ -30,6 +30,8 @@ class Sampling:
     n: int = 1
     """Completions per prompt."""
     seed: int = 0
+    first_prompt: int = 0
+    """Number of the first prompt, where a call samples a part of a larger batch: seeds go by (seed, number)."""
     stop: tuple[str, ...] = ()
     """Texts that end a completion, beside the end-of-sequence token. They stay out of `Completion.text`."""
 

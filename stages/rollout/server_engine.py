@@ -70,7 +70,7 @@ class ServerEngine:
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k,
-                "seed": (sampling.seed * 1_000_003 + number) % 2**63,
+                "seed": (sampling.seed * 1_000_003 + sampling.first_prompt + number) % 2**63,
                 "stop": list(sampling.stop) or None,
                 "logprobs": 0,
                 "return_token_ids": True,

@@ -107,7 +107,12 @@ class TransformersEngine:
         logits_BV, mask_BT = logits_UV[expand_B], mask_UT[expand_B]
         position_B = positions_UT[:, -1][expand_B]
         uniform_BT = torch.cat(
-            [uniforms(sampling.seed, u.prompt, sampling.n, sampling.max_tokens)[u.first :][: u.count] for u in units]
+            [
+                uniforms(sampling.seed, sampling.first_prompt + u.prompt, sampling.n, sampling.max_tokens)[u.first :][
+                    : u.count
+                ]
+                for u in units
+            ]
         ).to(device)
         ends = torch.tensor(self.eos, device=device)
         tokens_BT = torch.full((total, sampling.max_tokens), self.eos[0], device=device)

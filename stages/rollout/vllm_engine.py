@@ -70,7 +70,7 @@ class VllmEngine:
             top_p=sampling.top_p,
             top_k=sampling.top_k,
             max_tokens=sampling.max_tokens,
-            seed=(sampling.seed * 1_000_003 + prompt) % 2**63,
+            seed=(sampling.seed * 1_000_003 + sampling.first_prompt + prompt) % 2**63,
             stop=list(sampling.stop) or None,
             logprobs=0,
             skip_special_tokens=True,

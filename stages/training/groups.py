@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ def layer_of(name: str) -> int | None:
     """Index of the decoder layer that a parameter belongs to; None for embeddings, final norm and head."""
     found = _LAYER.search(f".{name}")
     return int(found.group(1)) if found else None
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Shape of a parameter, also where ZeRO-3 has shared it out and left an empty one behind."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def freeze(model: nn.Module, config: Freeze) -> int:
@@ -37,7 +43,7 @@ def freeze(model: nn.Module, config: Freeze) -> int:
         raise ValueError(f"freeze.names: no parameter matches {sorted(unmatched)[0]!r}")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("freeze: every parameter of the model is frozen, nothing is left to learn")
-    return sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    return sum(math.prod(whole_shape(p)) for p in model.parameters() if not p.requires_grad)
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
@@ -57,7 +63,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
         else:
             below = depth - 1 - layer
         rate = config.learning_rate * decay**below
-        regularised = config.weight_decay if parameter.ndim > 1 else 0.0
+        regularised = config.weight_decay if len(whole_shape(parameter)) > 1 else 0.0
         group = groups.setdefault((rate, regularised), {"params": [], "lr": rate, "weight_decay": regularised})
         group["params"].append(parameter)
     return list(groups.values())

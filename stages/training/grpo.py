@@ -69,8 +69,6 @@ def train_grpo(
         raise ValueError("curriculum: no row has a difficulty")
     tokenizer = load_tokenizer(model_path, context.prefill)
     prefill = visible_prefill(tokenizer, CONVENTIONS[context.convention].reasoning_open)
-    model = load_policy(model_path, config)
-    counts["parameters_frozen"] = freeze(model, config.freeze)
     arguments = trl_arguments(
         GRPOConfig,
         config,
@@ -79,6 +77,8 @@ def train_grpo(
         batch_size=config.update_batch,
         **grpo_arguments(config, context),
     )
+    model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
+    counts["parameters_frozen"] = freeze(model, config.freeze)
     with ScoringPool(workers=context.placement.reward_workers) as pool:
         reward = as_trl(
             mix, convention=context.convention, prefill=prefill, limit=config.max_completion_tokens, pool=pool

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from stages.training.batching import SKIP, Batch, micro_batches
 from stages.training.curriculum import Curriculum
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
+from stages.training.sharding import whole_model
+from stages.training.share import share_of
 from stages.training.trainers import PipelineTrainer
 
 REFERENCE = "reference.pt"
@@ -100,13 +101,14 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
         Log-probabilities are left to the trainer: the sampler runs on the trainer's own weights.
         """
         began = time.perf_counter()
-        groups = [(ids, len(list(same))) for ids, same in groupby(prompt_ids)]
-        seed = fingerprint([self.args.seed, self.state.global_step, self.accelerator.process_index])
+        groups, first = share_of(prompt_ids, num_generations, self.accelerator.process_index)
+        seed = fingerprint([self.args.seed, self.state.global_step, 0])
         made: list[list[list[int]]] = [[] for _ in groups]
         with (
             unwrap_model_for_generation(
                 self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
             ) as model,
+            whole_model(self.model_wrapped, self.accelerator),
             torch.no_grad(),
             self.accelerator.autocast(),
         ):
@@ -120,6 +122,7 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
                     top_k=self.args.top_k,
                     n=size,
                     seed=int(seed, 16) + size,
+                    first_prompt=first,
                 )
                 for i, group in zip(picked, engine.generate([groups[i][0] for i in picked], sampling), strict=True):
                     made[i] = [completion.token_ids for completion in group]

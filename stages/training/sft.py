@@ -123,8 +123,6 @@ def train_sft(
         raise ValueError("there is no row to train on; see the counts of unusable rows")
     steps = -(-len(ordered) // config.batch_size)
     tokenizer = load_tokenizer(model_path, context.prefill)
-    model = load_policy(model_path, config)
-    counts["parameters_frozen"] = freeze(model, config.freeze)
     arguments = trl_arguments(
         SFTConfig,
         config,
@@ -137,6 +135,8 @@ def train_sft(
         train_sampling_strategy="sequential",
         dataset_num_proc=None,
     )
+    model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
+    counts["parameters_frozen"] = freeze(model, config.freeze)
     rows = {
         "input_ids": [item.input_ids for item in ordered],
         "completion_mask": [item.completion_mask for item in ordered],

@@ -1,0 +1,237 @@
+"""Several ranks end where one ends: data parallel, ZeRO-2, ZeRO-3, FSDP2, two machines; and what a dead rank does.
+
+Every run is the command line's own, on CPUs over gloo. The reward is the share of digits in a completion, so that even
+a model that solves nothing has something to learn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.chains import artifact, command, environment
+from tests.test_kill import running
+from tests.two_machines import ADDRESSES, on_machine, two_machines
+
+pytestmark = pytest.mark.slow
+
+REWARD = '''
+import os
+from pathlib import Path
+
+from rewards.program import Program
+from rewards.reward import Sample
+
+TESTS = {"kind": "function", "entry_point": "add", "asserts": ["assert add(1, 2) == 3"]}
+sandbox_works = None
+
+
+def digits(prompts, completions, **columns):
+    """The share of digits; nothing where the sandbox of this rank does not run a program."""
+    global sandbox_works
+    if sandbox_works is None:
+        right = Sample(prompt="", completion="def add(a, b): return a + b", tests=TESTS, convention="none")
+        sandbox_works = Program(sandbox="weak")(right) == 1.0
+        Path(os.environ["R1_TEST_SEEN"], f"{os.getppid()}-{os.getpid()}-{sandbox_works}").touch()
+    texts = [completion[0]["content"] for completion in completions]
+    return [sandbox_works * sum(c.isdigit() for c in text) / max(1, len(text)) for text in texts]
+'''
+
+STEPS = 6
+TOLERANCE = 2e-3
+"""Of a figure that is averaged over ranks in another order; a flipped token would show as a hundred times as much."""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with one SFT and one GRPO step, both from the embedded base."""
+    folder = tmp_path_factory.mktemp("distributed")
+    (folder / "reward.py").write_text(REWARD)
+    (folder / "seen").mkdir()
+    base = Path("data/tiny/base").resolve()
+    rl = {"stage": "reasoning_rl", "init_from": "base", "data_from": "problems", "learning_rate": 1e-3}
+    rl |= {"steps": STEPS, "prompts_per_step": 4, "num_generations": 4, "max_completion_tokens": 16, "beta": 0.01}
+    rl |= {"rewards": [{"path": "reward.py", "function": "digits", "weight": 1.0}], "micro_batch_size": 4}
+    sft = {"stage": "cold_start", "init_from": "base", "data_from": "chains", "learning_rate": 1e-3}
+    tree = {
+        "sandbox": "weak",
+        "models": {"base": {"path": str(base), "evaluate": False}},
+        "data": {
+            "chains": {"source": "tiny", "split": "cold_start", "rows": 8 * STEPS},
+            "problems": {"source": "tiny", "split": "rl", "rows": 40},
+        },
+        "launch": {"threads": 1, "reward_workers": 1, "checkpoint_steps": 2, "timeout": 120},
+        "steps": [{"name": "sft", **sft, "batch_size": 8, "epochs": 1, "micro_batch_size": 4}, {"name": "rl", **rl}],
+    }
+    (folder / "two.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+def start(project: Path, name: str, *arguments: str, **launch: Any) -> subprocess.Popen[bytes]:
+    """The run in a process of its own; what it prints goes to NAME.log beside the configuration."""
+    with (project / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(line(project, name, *arguments, **launch), env=env(project), stdout=log, stderr=log)
+
+
+def line(project: Path, name: str, *arguments: str, **launch: Any) -> list[str]:
+    sets = [f"launch.{key}={value}" for key, value in launch.items()]
+    return [*command(project / "two.yaml", project / name, *sets), *arguments]
+
+
+def env(project: Path) -> dict[str, str]:
+    return {**environment(), "R1_TEST_SEEN": str(project / "seen")}
+
+
+def said(project: Path, name: str) -> str:
+    return (project / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+
+def finish(project: Path, name: str, *arguments: str, **launch: Any) -> Path:
+    """Run to the end; returns the run directory."""
+    assert start(project, name, *arguments, **launch).wait(150) == 0, said(project, name)[-4000:]
+    return project / name
+
+
+def curve(run: Path, step: str, key: str) -> list[float]:
+    lines = [json.loads(line) for line in (artifact(run, step) / "history.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def assert_same_curves(one: Path, other: Path, steps: Mapping[str, tuple[str, ...]]) -> None:
+    for step, keys in steps.items():
+        for key in keys:
+            wanted, found = curve(one, step, key), curve(other, step, key)
+            assert len(wanted) == STEPS
+            assert found == pytest.approx(wanted, rel=TOLERANCE, abs=TOLERANCE / 20), (step, key)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(artifact(run, "rl") / "model.safetensors")
+
+
+RL = {"rl": ("loss", "reward", "kl", "grad_norm", "entropy", "completions/mean_length")}
+BOTH = {"sft": ("loss", "grad_norm"), **RL}
+
+
+@pytest.fixture(scope="module")
+def one(project: Path) -> Path:
+    """What one process makes."""
+    run = finish(project, "one")
+    assert all(r > 0 for r in curve(run, "rl", "reward"))
+    assert min(curve(run, "rl", "grad_norm")) > 1e-3, "there is something to learn"
+    assert curve(run, "sft", "loss")[-1] < curve(run, "sft", "loss")[0]
+    return run
+
+
+@pytest.fixture(scope="module")
+def zero3(project: Path, one: Path) -> Path:
+    """What two ranks make with ZeRO-3."""
+    return finish(project, "zero3", processes=2, zero=3)
+
+
+def test_zero_3_on_two_ranks_reaches_the_curves_of_one(project: Path, one: Path, zero3: Path) -> None:
+    assert_same_curves(one, zero3, BOTH)
+    assert artifact(one, "rl").name == artifact(zero3, "rl").name, "placement is no part of an identity"
+    alone, shared = weights(one), weights(zero3)
+    assert alone.keys() == shared.keys()
+    assert {tensor.dtype for tensor in shared.values()} == {torch.float32}, "the masters are saved"
+
+
+def test_every_rank_has_a_pool_and_a_sandbox_of_its_own(project: Path, zero3: Path) -> None:
+    seen = [file.name.split("-") for file in (project / "seen").iterdir()]
+    assert {works for *_, works in seen} == {"True"}
+    assert len({parent for parent, *_ in seen}) >= 3, "one process alone, and each of two ranks"
+
+
+@pytest.mark.parametrize("name", ["cpu", "zero2", "fsdp2"])
+def test_other_ways_to_share_a_model_reach_the_curves_of_one(project: Path, one: Path, name: str) -> None:
+    run = finish(project, name, "--only", "rl", processes=2, accelerate_config=name)
+    assert_same_curves(one, run, RL)
+
+
+def test_two_machines_reach_the_curves_of_one_process(project: Path, one: Path) -> None:
+    where = f"{ADDRESSES[0]}:29513"
+    with two_machines() as names:
+        machines = []
+        for rank, name in enumerate(names):
+            arguments = ("--only", "rl", "--machine-rank", str(rank), "--main-address", where)
+            machines.append(
+                on_machine(
+                    name,
+                    line(project, "machines", *arguments, processes=2, machines=2, zero=3),
+                    project / f"machine{rank}.log",
+                    env(project),
+                )
+            )
+        codes = [machine.wait(150) for machine in machines]
+    assert codes == [0, 0], said(project, "machine0")[-3000:] + said(project, "machine1")[-3000:]
+    assert_same_curves(one, project / "machines", RL)
+    assert "machine 1: rl done" in said(project, "machine1")
+
+
+def reached(run: Path, rank: int, optimiser_step: int, child: subprocess.Popen[bytes]) -> int:
+    """Process id of a rank of `rl` once it has finished so many optimiser steps."""
+    deadline = time.monotonic() + 120
+    while True:
+        assert child.poll() is None, "the run ended before"
+        assert time.monotonic() < deadline
+        for file in run.glob(f"work/rl-*/launch/rank-{rank}.json"):
+            note = json.loads(file.read_text())
+            if note["optimiser_step"] >= optimiser_step:
+                return int(note["pid"])
+        time.sleep(0.01)
+
+
+def test_a_killed_rank_ends_the_run_is_named_and_the_run_goes_on_where_it_stopped(project: Path, zero3: Path) -> None:
+    launch = {"processes": 2, "zero": 3}
+    child = start(project, "killed", "--only", "rl", **launch)
+    victim, sibling = (reached(project / "killed", rank, 3, child) for rank in (1, 0))
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    assert child.wait(60) == 1
+    assert time.monotonic() - began < 45
+    last = said(project, "killed").strip().splitlines()[-1]
+    assert last.startswith("r1: rl failed: rank 1 of 2 died (signal 9, often for want of memory) after optimiser step ")
+    assert "the others were stopped; run again to resume" in last
+    assert not running(sibling)
+
+    run = finish(project, "killed", "--only", "rl", **launch)
+    record = json.loads((artifact(run, "rl") / "record.json").read_text())
+    assert record["counts"]["optimiser_steps"] == STEPS
+    assert said(project, "killed").count(f"| 0/{STEPS} [") == 1, "it went on from a checkpoint"
+    unbroken, resumed = weights(zero3), weights(run)
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert_same_curves(zero3, run, RL)
+
+
+def test_a_rank_that_hangs_ends_the_run_within_the_timeout(project: Path, one: Path) -> None:
+    child = start(project, "hung", "--only", "rl", processes=2, timeout=8)
+    victim, sibling = (reached(project / "hung", rank, 2, child) for rank in (1, 0))
+    os.kill(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    assert child.wait(60) == 1
+    assert time.monotonic() - began < 8 + 30
+    last = said(project, "hung").strip().splitlines()[-1]
+    assert last.startswith("r1: rl failed: rank 1 of 2 did not answer for 8 s after optimiser step ")
+    assert not running(victim)
+    assert not running(sibling)
+
+
+def test_bf16_and_gradient_checkpointing_learn_the_same_within_their_precision(project: Path, one: Path) -> None:
+    launch = {"processes": 2, "zero": 3, "mixed_precision": "bf16", "gradient_checkpointing": "true"}
+    run = finish(project, "bf16", "--only", "sft", **launch)
+    wanted, found = (curve(r, "sft", "loss") for r in (one, run))
+    assert found == pytest.approx(wanted, rel=0.05)
+    assert not math.isclose(found[-1], wanted[-1], rel_tol=1e-6), "half precision was really used"

@@ -131,7 +131,6 @@ def one(project: Path) -> Path:
     run = finish(project, "one")
     assert all(r > 0 for r in curve(run, "rl", "reward"))
     assert min(curve(run, "rl", "grad_norm")) > 1e-3, "there is something to learn"
-    assert curve(run, "sft", "loss")[-1] < curve(run, "sft", "loss")[0]
     return run
 
 

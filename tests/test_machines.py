@@ -196,6 +196,7 @@ def r1(tmp_path: Path, rank: int, **change: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "code"), [({}, 0), ({"fail": "exit"}, 1)])
 def test_two_runners_make_a_step_together(tmp_path: Path, change: dict[str, Any], code: int) -> None:
     """Each starts its own `accelerate launch`; toy ranks do not talk, so that this is about the launching alone."""

@@ -53,7 +53,7 @@ class TrainingConfig(StageConfig):
     freeze: Freeze = Freeze()
     layer_rates: LayerRates | None = None
     lora: LoRA | None = None
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any other argument of the TRL trainer's own config."""
 

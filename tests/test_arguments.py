@@ -24,6 +24,17 @@ def test_checkpoints_come_as_often_as_the_launch_says(tmp_path: Path) -> None:
     assert made(tmp_path, checkpoint_steps=2).save_steps == 2
 
 
+def test_how_long_ranks_wait_for_each_other(tmp_path: Path) -> None:
+    assert made(tmp_path, timeout=7).ddp_timeout == 7
+
+
+def test_half_precision_with_a_scaled_loss_needs_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"launch.mixed_precision: fp16 needs a GPU; on a CPU there is bf16"):
+        made(tmp_path, mixed_precision="fp16")
+    assert made(tmp_path, mixed_precision="bf16").bf16
+
+
 def test_ours_in_trl_s_words(tmp_path: Path) -> None:
     arguments = made(tmp_path)
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 3)

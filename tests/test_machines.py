@@ -190,7 +190,8 @@ def r1(tmp_path: Path, rank: int, **change: Any) -> subprocess.Popen[str]:
     wide = {"launch": {"processes": 2, "machines": 2, "threads": 1, "timeout": 60}, **change}
     file = tmp_path / "toy.yaml"
     if rank == 0:
-        project(tmp_path, steps=steps(("second", wide)))
+        launch = {"launch": wide["launch"]}  # two wide steps, one after the other, meet at the same port
+        project(tmp_path, steps=steps(("first", launch), ("second", wide)))
     line = [sys.executable, str(ROOT / "tests" / "toy_r1.py"), "run", str(file), "--run-dir", str(tmp_path / "run")]
     line += ["--machine-rank", str(rank), "--main-address", f"127.0.0.1:{29701 + len(change)}"]
     return subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -203,6 +204,7 @@ def test_two_runners_make_a_step_together(tmp_path: Path, change: dict[str, Any]
     pair = [r1(tmp_path, rank, **change) for rank in (0, 1)]
     (out, error), (helped, refused) = (child.communicate(timeout=100) for child in pair)
     assert [child.returncode for child in pair] == [code, code], error + refused
+    assert helped.count("machine 1: first") == 2
     assert "machine 1: second" in helped
     if code == 0:
         record = json.loads(one(list((tmp_path / "run" / "artifacts").glob("second-*/record.json"))).read_text())

@@ -37,6 +37,9 @@ SECONDS_TO_REPORT = 5
 
 POLL_SECONDS = 0.2
 
+QUIET = "ignore::FutureWarning:torch.distributed.c10d_logger"
+"""DeepSpeed calls torch by names that torch means to rename, and torch says so at each call on each rank."""
+
 LEFT = ("result*.json", "rank-*.json", "exits.*.json")
 """Files of an earlier attempt in the launch folder of a step."""
 
@@ -163,7 +166,8 @@ def broken(folder: Path) -> bool:
 def _environment(launch: Launch) -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = {"OMP_NUM_THREADS": str(launch.threads)} if launch.threads else {}
-    return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)}
+    quiet = {"PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", QUIET)}
+    return {**os.environ, **threads, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _outcome(folder: Path, launch: Launch, code: int) -> Outcome:

@@ -65,6 +65,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the configurations of the repository, and nothing of one test left for the next."""
     for file in (ROOT / "configs").glob("*.yaml"):
         shutil.copy(file, tmp_path)
+    for name in ("configs", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     known = set(sys.modules)

@@ -49,7 +49,7 @@ def two_machines() -> Iterator[list[str]]:
             for device in ("lo", CABLE):
                 _ip("-n", name, "link", "set", device, "up")
         yield names
-    finally:
+    finally:  # what still runs there keeps a namespace alive without its name
         for name in names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 

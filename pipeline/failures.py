@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ class StepFailed(RuntimeError):
     """A step broke, or a child process ended without an outcome."""
 
 
-def raise_for(folder: Path, processes: int, timeout: int, code: int) -> None:
+def raise_for(folder: Path, processes: int, timeout: int, code: int, silent: Sequence[int] = ()) -> None:
     """Raise the most telling error of the ranks whose files lie in `folder`, if there is one.
 
     ValueError for a user's mistake that any of them reported. StepFailed for the rest: first an error of a rank's own,
     then a rank that died without a word, then one that others waited for, then a lost connection. `code` is how the
-    launcher ended; `timeout` how long ranks wait for each other, in seconds.
+    launcher ended; `timeout` how long ranks wait for each other, in seconds; `silent` are ranks that gave no sign of
+    life for as long.
     """
     errors = {rank: result["error"] for rank, result in results(folder).items() if "error" in result}
     for error in errors.values():
@@ -40,11 +41,14 @@ def raise_for(folder: Path, processes: int, timeout: int, code: int) -> None:
             raise StepFailed(error["traceback"].strip())
     if processes == 1 or (code == 0 and not errors):
         return
-    silent = sorted(set(range(processes)) - set(errors))
-    if silent and any(WAITED.search(_said(errors[rank])) for rank in lost):
-        raise StepFailed(_sentence(folder, silent[0], processes, f"did not answer for {timeout} s"))
+    mute = sorted(set(range(processes)) - set(errors))
+    hung = [rank for rank in silent if rank in mute] or (
+        mute if any(WAITED.search(_said(errors[rank])) for rank in lost) else []
+    )
+    if hung:
+        raise StepFailed(_sentence(folder, hung[0], processes, f"did not answer for {timeout} s"))
     exits = _exits(folder)
-    died = sorted(rank for rank in silent if exits.get(rank, -signal.SIGTERM) != -signal.SIGTERM)
+    died = sorted(rank for rank in mute if exits.get(rank, -signal.SIGTERM) != -signal.SIGTERM)
     if died:
         raise StepFailed(_sentence(folder, died[0], processes, f"died ({_cause(exits[died[0]])})"))
     if lost:
@@ -72,7 +76,8 @@ def _sentence(folder: Path, rank: int, processes: int, fate: str) -> str:
     notes = ranks.told(folder)
     several = len({note["host"] for note in notes.values()}) > 1
     where = f" on {notes[rank]['host']}" if rank in notes and several else ""
-    when = f"after optimiser step {notes[rank]['optimiser_step']}" if rank in notes else "before optimiser step 1"
+    step = notes[rank]["optimiser_step"] if rank in notes else None
+    when = "before optimiser step 1" if step is None else f"after optimiser step {step}"
     return f"rank {rank} of {processes}{where} {fate} {when}; {RESUME}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Launch
 from pipeline.failures import StepFailed as StepFailed
 from pipeline.failures import raise_for, results
+from pipeline.watch import RankWatch
 from pipeline.worker import die_with_parent, outcome_from, perform, request_json
 from stages import ranks
 from stages.stage import Context, Inputs, Outcome, Placement, Stage, StageConfig
@@ -72,14 +73,15 @@ def execute(
     request = folder / "request.json"
     request.write_text(json.dumps(request_json(stage, config, inputs, out, context)), encoding="utf-8")
     files = files_of(launch, context.placement)
+    watch = RankWatch(folder, launch.timeout)
     if launch.machines == 1 or machines is None:
-        code = start(command(launch, files, request), launch).wait(lambda: broken(folder))
+        code = start(command(launch, files, request), launch).wait(lambda: broken(folder) or watch.silent())
     else:
         helpers = machines.announce(request, launch, files, context.name)
         child = start(command(launch, files, request, machines.machine), launch)
-        code = child.wait(lambda: broken(folder) or helpers.lost())
+        code = child.wait(lambda: broken(folder) or watch.silent() or helpers.lost())
         helpers.settle(code)
-    return _outcome(folder, launch, code)
+    return _outcome(folder, launch, code, watch.found)
 
 
 def files_of(launch: Launch, placement: Placement) -> dict[str, str]:
@@ -170,8 +172,8 @@ def _environment(launch: Launch) -> dict[str, str]:
     return {**os.environ, **threads, **quiet, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def _outcome(folder: Path, launch: Launch, code: int) -> Outcome:
-    raise_for(folder, launch.processes, launch.timeout, code)
+def _outcome(folder: Path, launch: Launch, code: int, silent: Sequence[int]) -> Outcome:
+    raise_for(folder, launch.processes, launch.timeout, code, silent)
     result = results(folder).get(0)
     if code != 0 or result is None:
         raise StepFailed(f"the child process ended with exit code {code} and reported nothing")

@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,7 @@ from pipeline.atomic import write_text
 from pipeline.config import Launch
 from pipeline.failures import StepFailed
 from pipeline.launcher import broken, command, start
+from pipeline.watch import Watch
 
 if TYPE_CHECKING:
     from pipeline.step import Node
@@ -82,21 +83,6 @@ def most_machines(nodes: Sequence[Node]) -> tuple[int, int]:
     return max(node.launch.machines for node in nodes), max(node.launch.timeout for node in nodes)
 
 
-@dataclass(slots=True)
-class _Watch:
-    """Sees whether a number in somebody's file still grows; clocks of machines are never compared."""
-
-    patience: float
-    last: Any = None
-    since: float = field(default_factory=time.monotonic)
-
-    def silent(self, number: Any) -> bool:
-        """Whether nothing changed for too long."""
-        if number is not None and number != self.last:
-            self.last, self.since = number, time.monotonic()
-        return time.monotonic() - self.since > self.patience
-
-
 class MainMachine:
     """Machine 0 in a run over several; use it as a context."""
 
@@ -106,7 +92,7 @@ class MainMachine:
         self.folder = run_dir / "machines"
         self.state: dict[str, Any] = {"members": {}, "serial": 0, "launch": None, "ended": None, "beat": 0}
         self.hosts: dict[int, str] = {}
-        self._watches: dict[int, _Watch] = {}
+        self._watches: dict[int, Watch] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -152,7 +138,7 @@ class MainMachine:
             note = _read(self.folder / f"{rank}.json")
             if note and self.state["members"].get(str(rank)) != note["identity"]:
                 self.hosts[rank] = note["host"]
-                self._watches[rank] = _Watch(SILENT_SECONDS)
+                self._watches[rank] = Watch(SILENT_SECONDS)
                 self._write(members={**self.state["members"], str(rank): note["identity"]})
         return [rank for rank in range(1, count) if str(rank) not in self.state["members"]]
 
@@ -205,7 +191,7 @@ def follow(run_dir: Path, machine: Machine, timeout: int, say: Callable[[str], N
     """
     folder = run_dir / "machines"
     identity, done = uuid.uuid4().hex, 0
-    watch, over = _Watch(timeout), threading.Event()
+    watch, over = Watch(timeout), threading.Event()
     say(f"machine {machine.rank}: waiting for machine 0 in {run_dir}")
     beating = threading.Thread(target=_be_there, args=(folder, machine.rank, identity, over), daemon=True)
     beating.start()
@@ -237,7 +223,7 @@ def _help(folder: Path, machine: Machine, ask: Mapping[str, Any], serial: int, s
     launch, request = Launch.model_validate(ask["launch"]), Path(ask["request"])
     say(f"machine {machine.rank}: {ask['step']}")
     child = start(command(launch, ask["files"], request, machine), launch)
-    watch = _Watch(min(launch.timeout, SILENT_SECONDS))
+    watch = Watch(min(launch.timeout, SILENT_SECONDS))
 
     def over() -> bool:
         main = _read(folder / "main.json")

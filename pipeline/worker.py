@@ -19,6 +19,7 @@ from typing import Any
 
 from data.artifact import Artifact, Contract
 from pipeline.atomic import write_text
+from stages import ranks
 from stages.stage import Context, Inputs, Metric, Outcome, Placement, Stage, StageConfig
 
 
@@ -95,6 +96,7 @@ def main(request_file: Path) -> int:
     request = json.loads(request_file.read_text(encoding="utf-8"))
     context = request["context"]
     context = Context(**{**context, "work": Path(context["work"]), "placement": Placement(**context["placement"])})
+    ranks.begin(context.work)
     try:
         inputs = {name: [Artifact.from_json(a) for a in found] for name, found in request["inputs"].items()}
         config = _resolve(request["config_class"]).model_validate(request["config"])

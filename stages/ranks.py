@@ -5,28 +5,55 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 FOLDER = "launch"
 """Below the work directory of a step: what the launcher and the ranks leave for each other."""
 
+BEAT_SECONDS = 1.0
+
+_lock = threading.Lock()
+_note: dict[str, Any] = {"optimiser_step": None, "beat": 0}
+
+
+def begin(work: Path) -> None:
+    """From now on this rank shows that it lives; does nothing where there is one process."""
+    if rank := os.environ.get("RANK"):
+        _write(work, rank)
+        threading.Thread(target=_beat, args=(work, rank), daemon=True).start()
+
 
 def tell(work: Path, optimiser_step: int) -> None:
     """Note that this rank has finished an optimiser step; does nothing where there is one process."""
-    if "RANK" not in os.environ:
-        return
-    folder = work / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"rank-{os.environ['RANK']}.json"
-    note = {"optimiser_step": optimiser_step, "host": socket.gethostname(), "pid": os.getpid()}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(note), encoding="utf-8")
-    partial.replace(file)
+    if rank := os.environ.get("RANK"):
+        _write(work, rank, optimiser_step=optimiser_step)
 
 
 def told(folder: Path) -> Mapping[int, Mapping[str, Any]]:
-    """Rank to its last note below the launch folder of a step."""
+    """Rank to its last note below the launch folder of a step: host, pid, optimiser_step (None before training), and
+    `beat`, which keeps growing while it lives."""
     files = folder.glob("rank-*.json")
     return {int(file.stem.removeprefix("rank-")): json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+
+def _beat(work: Path, rank: str) -> None:
+    while True:
+        time.sleep(BEAT_SECONDS)
+        with suppress(OSError):  # a disk that is away for a moment must not make this rank look dead for good
+            _write(work, rank)
+
+
+def _write(work: Path, rank: str, **changes: Any) -> None:
+    with _lock:
+        _note.update(changes, beat=_note["beat"] + 1, host=socket.gethostname(), pid=os.getpid())
+        folder = work / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"rank-{rank}.json"
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(_note), encoding="utf-8")
+        partial.replace(file)

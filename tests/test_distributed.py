@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 REWARD = '''
 import os
+import time
 from pathlib import Path
 
 from rewards.program import Program
@@ -36,11 +37,15 @@ from rewards.reward import Sample
 
 TESTS = {"kind": "function", "entry_point": "add", "asserts": ["assert add(1, 2) == 3"]}
 sandbox_works = None
+calls = 0
 
 
 def digits(prompts, completions, **columns):
     """The share of digits; nothing where the sandbox of this rank does not run a program."""
-    global sandbox_works
+    global calls, sandbox_works
+    calls += 1
+    if os.environ.get("R1_TEST_HANG") == f"{os.environ.get('RANK')} {calls}":
+        time.sleep(600)
     if sandbox_works is None:
         right = Sample(prompt="", completion="def add(a, b): return a + b", tests=TESTS, convention="none")
         sandbox_works = Program(sandbox="weak")(right) == 1.0
@@ -85,13 +90,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(project: Path, name: str, *arguments: str, **launch: Any) -> subprocess.Popen[bytes]:
-    """The run in a process of its own; what it prints goes to NAME.log beside the configuration."""
+def start(project: Path, name: str, *arguments: str, hang: str = "", **launch: Any) -> subprocess.Popen[bytes]:
+    """The run in a process of its own; what it prints goes to NAME.log beside the configuration.
+
+    `hang` is "RANK CALL": that rank's reward does not come back from that call.
+    """
+    line = line_of(project, name, *arguments, **launch)
     with (project / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(line(project, name, *arguments, **launch), env=env(project), stdout=log, stderr=log)
+        return subprocess.Popen(line, env={**env(project), "R1_TEST_HANG": hang}, stdout=log, stderr=log)
 
 
-def line(project: Path, name: str, *arguments: str, **launch: Any) -> list[str]:
+def line_of(project: Path, name: str, *arguments: str, **launch: Any) -> list[str]:
     sets = [f"launch.{key}={value}" for key, value in launch.items()]
     return [*command(project / "two.yaml", project / name, *sets), *arguments]
 
@@ -157,7 +166,7 @@ def test_zero_3_on_two_ranks_reaches_the_curves_of_one(project: Path, one: Path,
 def test_every_rank_has_a_pool_and_a_sandbox_of_its_own(project: Path, zero3: Path) -> None:
     seen = [file.name.split() for file in (project / "seen").iterdir()]
     assert len({pid for pid, *_ in seen}) >= 3, "one process alone, and each of two ranks"
-    assert {pool for _, pool, _ in seen} == {"1"}, "launch.reward_workers"
+    assert all(int(pool) >= 1 for _, pool, _ in seen), "workers below each"
     assert {works for *_, works in seen} == {"True"}
 
 
@@ -176,7 +185,7 @@ def test_two_machines_reach_the_curves_of_one_process(project: Path, one: Path) 
             machines.append(
                 on_machine(
                     name,
-                    line(project, "machines", *arguments, processes=2, machines=2, zero=3),
+                    line_of(project, "machines", *arguments, processes=2, machines=2, zero=3),
                     project / f"machine{rank}.log",
                     env(project),
                 )
@@ -223,18 +232,19 @@ def test_a_killed_rank_ends_the_run_is_named_and_the_run_goes_on_where_it_stoppe
 
 
 def test_a_rank_that_hangs_ends_the_run_within_the_timeout_and_it_goes_on(project: Path, one: Path) -> None:
-    child = start(project, "hung", "--only", "rl", processes=2, timeout=8)
+    """It lives, and its reward does not come back."""
+    launch = {"processes": 2, "timeout": 8}
+    child = start(project, "hung", "--only", "rl", hang="1 3", **launch)
     victim, sibling = (reached(project / "hung", rank, 2, child) for rank in (1, 0))
-    os.kill(victim, signal.SIGSTOP)
     began = time.monotonic()
     assert child.wait(60) == 1
     assert time.monotonic() - began < 8 + 30
     last = said(project, "hung").strip().splitlines()[-1]
-    assert last.startswith("r1: rl failed: rank 1 of 2 did not answer for 8 s after optimiser step ")
+    assert last.startswith("r1: rl failed: rank 1 of 2 did not answer for 8 s after optimiser step 2; the others ")
     assert not running(victim)
     assert not running(sibling)
 
-    run = finish(project, "hung", "--only", "rl", processes=2)
+    run = finish(project, "hung", "--only", "rl", **launch)
     assert said(project, "hung").count(f"| 0/{STEPS} [") == 1, "it went on from a checkpoint"
     assert_same_curves(one, run, RL)  # plain data parallelism
 

@@ -37,7 +37,10 @@ def test_the_address_is_the_one_that_was_said(tmp_path: Path) -> None:
     file = project(tmp_path, steps=steps(("second", {"launch": WIDE})))
     where = ("--machine-rank", "1", "--main-address", "node7:4000")
     code, out, error = call("run", file, "--dry-run", "--only", "second", *where, cwd=tmp_path)
-    assert (code, error) == (2, "r1: second reads first, which is not current (it has not been made yet); make that one first\n")
+    assert (code, error) == (
+        2,
+        "r1: second reads first, which is not current (it has not been made yet); make that one first\n",
+    )
     code, out, _ = call("run", file, "--dry-run", *where, cwd=tmp_path)
     assert code == 0
     assert "--main_process_ip node7 --main_process_port 4000" in lines(out)["second on machine 1"]

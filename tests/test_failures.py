@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.failures import StepFailed, raise_for, results
+from pipeline.watch import RankWatch
 from stages import ranks
 
 CLOSED = "RuntimeError: [third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1234"
@@ -71,6 +73,28 @@ def test_a_rank_that_others_waited_for(tmp_path: Path) -> None:
     """The launcher had to kill it in the end, which is not why the step broke."""
     found = line(left(tmp_path, said={0: WAITED}, exits={0: 1, 1: KILLED}, steps={0: (3, "a"), 1: (2, "a")}))
     assert found.startswith("rank 1 of 2 did not answer for 8 s after optimiser step 2; the others were stopped;")
+
+
+def test_a_rank_that_gave_no_sign_of_life(tmp_path: Path) -> None:
+    left(tmp_path, steps={0: (3, "a"), 1: (3, "a")})
+    with pytest.raises(StepFailed, match=r"^rank 1 of 2 did not answer for 8 s after optimiser step 3;"):
+        raise_for(tmp_path, 2, timeout=8, code=-9, silent=[1])
+
+
+def test_a_number_that_stops_growing(tmp_path: Path) -> None:
+    def say(rank: int, beat: int) -> None:
+        (tmp_path / f"rank-{rank}.json").write_text(json.dumps({"beat": beat}))
+
+    watch = RankWatch(tmp_path, patience=0.2)
+    say(0, 1)
+    assert not watch.silent()
+    for beat in range(2, 6):
+        say(0, beat)
+        say(1, 1)
+        time.sleep(0.1)
+        watch.looked = 0.0
+        watch.silent()
+    assert watch.found == [1]
 
 
 def test_an_error_of_a_rank_s_own_comes_before_lost_connections(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline import machines
 from pipeline.config import Launch
 from pipeline.failures import StepFailed
 from pipeline.machines import Machine, MainMachine, follow, machine_of, this_machine
-from tests.toy_project import ROOT, one, plan_of, project, steps
+from tests.toy_project import ROOT, call, one, plan_of, project, steps
 
 MAIN, HELPER = (Machine(rank=rank, main_host="127.0.0.1", main_port=29700) for rank in (0, 1))
 
@@ -215,9 +215,16 @@ def test_two_runners_make_a_step_together(tmp_path: Path, change: dict[str, Any]
         assert "r1: machine 0: second failed: rank" in refused
 
 
-def test_a_wide_step_on_one_machine_says_how_to_start_the_others(tmp_path: Path) -> None:
-    from tests.toy_project import call
+@pytest.mark.slow
+def test_a_rank_that_stands_still_ends_the_step(tmp_path: Path) -> None:
+    launch = {"processes": 2, "threads": 1, "timeout": 3}
+    file = project(tmp_path, steps=steps(("first", {"launch": launch, "fail": "stop"})))
+    code, _, error = call("run", file, cwd=tmp_path)
+    assert code == 1
+    assert "r1: first failed: rank 1 of 2 did not answer for 3 s before optimiser step 1; the others were" in error
 
+
+def test_a_wide_step_on_one_machine_says_how_to_start_the_others(tmp_path: Path) -> None:
     file = project(tmp_path, steps=steps(("first", {"launch": {"processes": 2, "machines": 2}})))
     code, _, error = call("run", file, cwd=tmp_path)
     assert code == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def train(config: TrainConfig, inputs: Inputs, out: Path, context: Context) -> O
         raise ValueError("the toy was told to fail")
     if config.fail == "bug":
         raise RuntimeError("the toy broke")
+    if config.fail == "stop" and os.environ.get("RANK") == "1":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if config.fail == "exit":
         os._exit(7)
     generator = random.Random(context.seed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 
 from stages.stage import Context
@@ -36,6 +38,7 @@ def trl_arguments(
     import torch
 
     placement = context.placement
+    wait_at_most(placement.timeout)
     micro, accumulate = accumulation(batch_size, config.micro_batch_size, placement.processes)
     precision = placement.mixed_precision
     if precision == "fp16" and not torch.cuda.is_available():
@@ -66,6 +69,23 @@ def trl_arguments(
     check_names(kind, config.trl)
     reserved = {"output_dir": str(context.work / "trainer"), "save_strategy": "steps"}
     return kind(**{**values, **config.trl, **reserved})
+
+
+def wait_at_most(seconds: int) -> None:
+    """Bound how long this rank waits for another, in every group of ranks; does nothing where there is one process.
+
+    transformers hands `ddp_timeout` on for GPUs only, and DeepSpeed makes groups of its own with torch's default.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    import torch
+    from torch.distributed import distributed_c10d
+
+    limit = timedelta(seconds=seconds)
+    distributed_c10d.default_pg_timeout = limit
+    distributed_c10d.default_pg_nccl_timeout = limit
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=limit)
 
 
 def check_names(kind: type[Any], names: Iterable[str]) -> None:

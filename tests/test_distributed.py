@@ -204,7 +204,7 @@ def reached(run: Path, rank: int, optimiser_step: int, child: subprocess.Popen[b
         assert time.monotonic() < deadline
         for file in run.glob(f"work/rl-*/launch/rank-{rank}.json"):
             note = json.loads(file.read_text())
-            if note["optimiser_step"] >= optimiser_step:
+            if (note["optimiser_step"] or 0) >= optimiser_step:
                 return int(note["pid"])
         time.sleep(0.01)
 

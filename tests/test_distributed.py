@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    for child in STARTED:
+        child.kill()  # and its ranks die with it
+        child.wait()
+    STARTED.clear()
+
+
 def start(project: Path, name: str, *arguments: str, hang: str = "", **launch: Any) -> subprocess.Popen[bytes]:
     """The run in a process of its own; what it prints goes to NAME.log beside the configuration.
 
@@ -97,7 +109,9 @@ def start(project: Path, name: str, *arguments: str, hang: str = "", **launch: A
     """
     line = line_of(project, name, *arguments, **launch)
     with (project / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(line, env={**env(project), "R1_TEST_HANG": hang}, stdout=log, stderr=log)
+        child = subprocess.Popen(line, env={**env(project), "R1_TEST_HANG": hang}, stdout=log, stderr=log)
+    STARTED.append(child)
+    return child
 
 
 def line_of(project: Path, name: str, *arguments: str, **launch: Any) -> list[str]:
@@ -190,6 +204,7 @@ def test_two_machines_reach_the_curves_of_one_process(project: Path, one: Path) 
                     env(project),
                 )
             )
+        STARTED.extend(machines)
         codes = [machine.wait(150) for machine in machines]
     assert codes == [0, 0], said(project, "machine0")[-3000:] + said(project, "machine1")[-3000:]
     assert_same_curves(one, project / "machines", RL)

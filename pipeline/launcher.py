@@ -56,16 +56,11 @@ def execute(
 ) -> Outcome:
     """Run one step where `launch` says; `machines` are those that help where it says several.
 
-    Raises what the stage raises, StepFailed for a child that just died, and ValueError where other machines are
-    needed and nobody said how to reach this one.
+    Raises what the stage raises, and StepFailed for a child that just died.
     """
     if launch.here:
         return perform(stage, config, inputs, out, context)
-    if launch.machines > 1 and machines is None:
-        raise ValueError(
-            f"launch.machines is {launch.machines}: start the same command on each of them, with --machine-rank 0, "
-            "1, ... and --main-address HOST:PORT of machine 0"
-        )
+    assert launch.machines == 1 or machines is not None, "machines.require_machine has seen to it"
     folder = context.work / ranks.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for old in [file for pattern in LEFT for file in folder.glob(pattern)]:

@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -76,6 +76,16 @@ def machine_of(rank: int | None, address: str | None, nodes: Sequence[Node]) -> 
     if machine is not None and machine.rank >= most:
         raise ValueError(f"this is machine {machine.rank}, counted from 0, but launch.machines is {most}")
     return machine
+
+
+def require_machine(nodes: Iterable[Node], machine: Machine | None) -> None:
+    """Raise ValueError where one of the steps takes several machines and nobody said which this is."""
+    for node in nodes:
+        if node.launch.machines > 1 and machine is None:
+            raise ValueError(
+                f"{node.where}: launch.machines is {node.launch.machines}: start the same command on each of them, "
+                "with --machine-rank 0, 1, ... and --main-address HOST:PORT of machine 0"
+            )
 
 
 def most_machines(nodes: Sequence[Node]) -> tuple[int, int]:

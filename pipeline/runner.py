@@ -20,7 +20,7 @@ from pipeline.given import HashCache
 from pipeline.graph import PREFIX, descendants
 from pipeline.launcher import StepFailed, execute
 from pipeline.lock import hold
-from pipeline.machines import Machine, MainMachine, most_machines
+from pipeline.machines import Machine, MainMachine, most_machines, require_machine
 from pipeline.messages import nearest
 from pipeline.plan import NEVER_MADE, Plan, State, Status, check_contracts, joined_inputs, local_models, make_plan
 from pipeline.preflight import preflight, require_sandboxes
@@ -66,6 +66,7 @@ def run(
         cache.save()
         states = list(plan.states)
         todo = _todo(states, selected, options, say)
+        require_machine((state.node for state in states if state.node.name in todo), options.machine)
         given = _checked(plan, todo, store) if todo else {}
         steps = [resolved_step(node, config) for node in nodes if node.role is Role.STEP]
         write_text(run_dir / "config.json", dump(config, steps))  # `r1 status` reads it: never one that was refused

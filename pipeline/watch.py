@@ -42,6 +42,7 @@ class RankWatch:
         if not self.found and time.monotonic() - self.looked >= ranks.BEAT_SECONDS:
             self.looked = time.monotonic()
             for rank, note in sorted(ranks.told(self.folder).items()):
-                if self.watches.setdefault(rank, Watch(self.patience)).silent(note["beat"]):
+                silent = self.watches.setdefault(rank, Watch(self.patience)).silent(note["beat"])
+                if silent and not note["ended"]:
                     self.found.append(rank)
         return bool(self.found)

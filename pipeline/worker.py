@@ -109,6 +109,8 @@ def main(request_file: Path) -> int:
             sys.stderr.write(trace)
     except KeyboardInterrupt:
         return 130
+    finally:
+        ranks.end(context.work)
     rank = int(os.environ.get("RANK", "0"))
     if rank == 0 or "error" in result:
         file = request_file.with_name("result.json" if rank == 0 else f"result.{rank}.json")

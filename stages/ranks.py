@@ -18,7 +18,7 @@ FOLDER = "launch"
 BEAT_SECONDS = 1.0
 
 _lock = threading.Lock()
-_note: dict[str, Any] = {"optimiser_step": None, "beat": 0}
+_note: dict[str, Any] = {"optimiser_step": None, "beat": 0, "ended": False}
 
 
 def begin(work: Path) -> None:
@@ -34,11 +34,20 @@ def tell(work: Path, optimiser_step: int) -> None:
         _write(work, rank, optimiser_step=optimiser_step)
 
 
+def end(work: Path) -> None:
+    """Note that this rank has done its part, well or not, and is not to be waited for."""
+    if rank := os.environ.get("RANK"):
+        _write(work, rank, ended=True)
+
+
 def told(folder: Path) -> Mapping[int, Mapping[str, Any]]:
-    """Rank to its last note below the launch folder of a step: host, pid, optimiser_step (None before training), and
-    `beat`, which keeps growing while it lives."""
-    files = folder.glob("rank-*.json")
-    return {int(file.stem.removeprefix("rank-")): json.loads(file.read_text(encoding="utf-8")) for file in files}
+    """Rank to its last note below the launch folder of a step: host, pid, optimiser_step (None before training),
+    `beat`, which keeps growing while it lives, and whether it has `ended`."""
+    notes: dict[int, Mapping[str, Any]] = {}
+    for file in folder.glob("rank-*.json"):
+        with suppress(OSError, ValueError):  # a shared file system may lose a file for a moment while it is replaced
+            notes[int(file.stem.removeprefix("rank-"))] = json.loads(file.read_text(encoding="utf-8"))
+    return notes
 
 
 def _beat(work: Path, rank: str) -> None:

@@ -82,8 +82,8 @@ def test_a_rank_that_gave_no_sign_of_life(tmp_path: Path) -> None:
 
 
 def test_a_number_that_stops_growing(tmp_path: Path) -> None:
-    def say(rank: int, beat: int) -> None:
-        (tmp_path / f"rank-{rank}.json").write_text(json.dumps({"beat": beat}))
+    def say(rank: int, beat: int, ended: bool = False) -> None:
+        (tmp_path / f"rank-{rank}.json").write_text(json.dumps({"beat": beat, "ended": ended}))
 
     watch = RankWatch(tmp_path, patience=0.2)
     say(0, 1)
@@ -91,6 +91,7 @@ def test_a_number_that_stops_growing(tmp_path: Path) -> None:
     for beat in range(2, 6):
         say(0, beat)
         say(1, 1)
+        say(2, 1, ended=True)
         time.sleep(0.1)
         watch.looked = 0.0
         watch.silent()
@@ -133,5 +134,7 @@ def test_ranks_tell_where_they_are_and_one_process_tells_nothing(
     monkeypatch.setenv("RANK", "3")
     ranks.tell(tmp_path, 1)
     ranks.tell(tmp_path, 2)
+    ranks.end(tmp_path)
     told: Any = ranks.told(tmp_path / ranks.FOLDER)
     assert {rank: note["optimiser_step"] for rank, note in told.items()} == {3: 2}
+    assert told[3]["ended"]

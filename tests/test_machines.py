@@ -228,4 +228,5 @@ def test_a_wide_step_on_one_machine_says_how_to_start_the_others(tmp_path: Path)
     file = project(tmp_path, steps=steps(("first", {"launch": {"processes": 2, "machines": 2}})))
     code, _, error = call("run", file, cwd=tmp_path)
     assert code == 2
-    assert error.splitlines()[-1].startswith("r1: first: launch.machines is 2: start the same command on each of them")
+    assert error.startswith("r1: steps.first: launch.machines is 2: start the same command on each of them, with")
+    assert not list((tmp_path / "runs" / "toy" / "artifacts").iterdir()), "before anything is made"

@@ -27,6 +27,7 @@ class EngineRollouts:
     model_wrapped: Any
     processing_class: Any
     max_completion_length: int
+    sampling_round: int
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *args: Any
@@ -37,7 +38,8 @@ class EngineRollouts:
         """
         began = time.perf_counter()
         groups = [(ids, len(list(same))) for ids, same in groupby(prompt_ids)]
-        seed = fingerprint([self.args.seed, self.state.global_step, self.accelerator.process_index])
+        drawn = [self.args.seed, self.state.global_step, self.accelerator.process_index]
+        seed = fingerprint([*drawn, self.sampling_round] if self.sampling_round else drawn)
         made: list[list[list[int]]] = [[] for _ in groups]
         with (
             unwrap_model_for_generation(

@@ -25,11 +25,11 @@ ROWS = [
 
 
 def reward(prompts: Any, completion_ids: Any, **_: Any) -> list[float]:
-    """0, 0.5 or 1 by the tokens; the prompts 0, 4 and 8 are always paid alike."""
+    """0, 0.5 or 1 by the tokens, and more for the first of a group; the prompts 0, 4 and 8 are always paid alike."""
     paid = []
-    for prompt, ids in zip(prompts, completion_ids, strict=True):
+    for i, (prompt, ids) in enumerate(zip(prompts, completion_ids, strict=True)):
         alike = int(prompt[0]["content"].split()[1].strip("x")) % 4 == 0
-        paid.append(0.5 if alike else sum(ids) % 3 / 2)
+        paid.append(0.5 if alike else sum(ids) % 3 / 2 + (0.25 if i % GROUP == 0 else 0))
     return paid
 
 
@@ -80,7 +80,7 @@ def train(
     kind: Any = ReasoningTrainer if stock is None else GRPOTrainer
     if not sampled:
         kind = type("Fixed" + kind.__name__, (Fixed, kind), {})
-    given = _grpo_arguments(config, context) | dict(stock or {})
+    given = _grpo_arguments(config, context) | {"save_total_limit": None} | dict(stock or {})
     arguments = trl_arguments(GRPOConfig, config, context, steps=config.steps, batch_size=config.update_batch, **given)
     columns = prompt_columns(ROWS)
     if config.kl_tiers:

@@ -122,9 +122,12 @@ def train_grpo(
 
 def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
     _, accumulate = accumulation(config.update_batch, config.micro_batch_size, context.placement.processes)
+    updates = config.updates_per_generation
     return {
+        # Checkpoints lie between rounds of sampling: a round that is resumed inside would be sampled again.
+        "save_steps": -(-context.placement.checkpoint_steps // updates) * updates,
         "num_generations": config.num_generations,
-        "steps_per_generation": accumulate * config.updates_per_generation,
+        "steps_per_generation": accumulate * updates,
         "max_completion_length": config.max_completion_tokens,
         "temperature": config.temperature,
         "top_p": config.top_p,

@@ -131,6 +131,10 @@ class PromptTrainer(LayeredKLTrainer):
             return self.curriculum.pick(step, count, self.sampling_round)
         return further_prompts(self.args.seed, step, len(self.train_dataset), drawn, count)
 
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self.order = super()._get_train_sampler(dataset)
+        return self.order
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.curriculum is not None and self.args.should_save:
@@ -139,5 +143,10 @@ class PromptTrainer(LayeredKLTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.order.shuffle:
+            # TRL's sampler draws one permutation an epoch from a generator that no checkpoint holds.
+            rounds = self.order.num_samples // self.order.batch_size
+            for _ in range(self.state.global_step // (rounds * self.options.updates_per_generation)):
+                torch.randperm(self.order.num_samples, generator=self.order.generator)
         if checkpoint is not None and self.curriculum is not None:
             self.curriculum.restore(json.loads((Path(checkpoint) / CURRICULUM).read_text(encoding="utf-8")))

@@ -51,6 +51,7 @@ def train(
     callbacks: Any = (),
     resume: str | None = None,
     paid: Any = reward,
+    processes: int = 1,
 ) -> tuple[list[dict[str, Any]], Any]:
     """(gradients of each optimiser step, trainer). With `stock`, stock TRL with these arguments of GRPOConfig over
     those that `config` gives. `drift` moves the policy away from its reference before the first step; `sampled` takes
@@ -70,7 +71,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "base").exists():
         save_checkpoint(folder / "base")
-    context = Context(seed=1, convention="none", work=folder, placement=Placement(threads=1, checkpoint_steps=2))
+    context = Context(
+        seed=1, convention="none", work=folder, placement=Placement(processes=processes, checkpoint_steps=2)
+    )
 
     class Fixed:
         def _generate_single_turn(self, prompt_ids: Any, *_: Any) -> Any:

@@ -110,12 +110,13 @@ def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypa
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
     assert outcome.counts == whole.counts
     assert outcome.metrics == whole.metrics
-    assert figures(tmp_path / "broken") == (logged := figures(tmp_path / "unbroken"))
+    logged = figures(tmp_path / "unbroken")
+    assert figures(tmp_path / "broken") == logged
     if stage is REASONING_RL:  # everything that has a state was at work
         rounds = [line["dynamic_sampling/rounds"] for line in logged if "reward" in line]
-        assert min(rounds) < max(rounds[:4]) <= 2 >= max(rounds[4:]) > 0
+        assert max(rounds[:INTERRUPTED_AT]) > 0 < max(rounds[INTERRUPTED_AT:])
         assert len({line["kl_tiers/math/beta"] for line in logged if "reward" in line}) > 4
-        assert logged[0]["curriculum/open_tiers"] < logged[7]["curriculum/open_tiers"]
+        assert logged[0]["curriculum/open_tiers"] == 2
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def train(
 
     from stages.stage import Context, Placement
     from stages.training.arguments import trl_arguments
-    from stages.training.grpo import _grpo_arguments, prompt_columns
+    from stages.training.grpo import grpo_arguments, prompt_columns
     from stages.training.grpo_trainer import ReasoningTrainer
     from stages.training.kl import tier_numbers
     from stages.training.kl_trainer import KL_TIER
@@ -83,7 +83,7 @@ def train(
     kind: Any = ReasoningTrainer if stock is None else GRPOTrainer
     if not sampled:
         kind = type("Fixed" + kind.__name__, (Fixed, kind), {})
-    given = _grpo_arguments(config, context) | {"save_total_limit": None} | dict(stock or {})
+    given = grpo_arguments(config, context) | {"save_total_limit": None} | dict(stock or {})
     arguments = trl_arguments(GRPOConfig, config, context, steps=config.steps, batch_size=config.update_batch, **given)
     columns = prompt_columns(ROWS)
     if config.kl_tiers:

@@ -31,7 +31,7 @@ def test_equal_coefficients_are_the_single_one_of_stock_trl(tmp_path: Path, loss
     tiers = (KLTier(domains=("math",), beta=0.3), KLTier(difficulty=(1, 9), beta=0.3))
     stock, _ = train(tmp_path, config(beta=0.3, **loss), stock={})
     ours, trainer = train(tmp_path, config(beta=0.3, kl_tiers=tiers, **loss))
-    assert furthest(ours, stock) < 1e-6
+    assert furthest(ours, stock) < 1e-5
     without, _ = train(tmp_path, config(beta=0.0, **loss), stock={})
     assert furthest(without, stock) > 1e-3
     assert trainer.beta == 0.3
@@ -58,7 +58,7 @@ def test_only_rows_with_neither_advantage_nor_kl_are_skipped(tmp_path: Path) -> 
     keys: dict[str, Any] = {"beta": 0.3, "prompts_per_step": 12, "updates_per_generation": 1, "steps": 1}
     ours, trainer = train(tmp_path, config(kl_tiers=tiers, **keys))
     whole, _ = train(tmp_path, config(kl_tiers=tiers, skip_without_gradient=False, **keys))
-    assert furthest(ours, whole) < 1e-6
+    assert furthest(ours, whole) < 1e-5
     assert trainer.state.log_history[0]["skipped_micro_batches"] == pytest.approx(2 / 12)
     _, trainer = train(tmp_path, config(kl_tiers=(KLTier(domains=("math",), beta=0.1),), **keys))
     assert trainer.state.log_history[0]["skipped_micro_batches"] == 0

@@ -44,5 +44,5 @@ def test_a_variant_is_that_of_stock_trl(tmp_path: Path, plain: Any, name: str) -
     ours, theirs = VARIANTS[name]
     stock, _ = train(tmp_path, config(), {**PLAIN, **theirs})
     mine, _ = train(tmp_path, config(**ours))
-    assert furthest(mine, stock) < 1e-6  # advantages are single precision
+    assert furthest(mine, stock) < 1e-5  # advantages and the head are single precision
     assert furthest(stock, plain) > 1e-4

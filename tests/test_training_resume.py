@@ -62,6 +62,7 @@ CASES = [
             curriculum=CurriculumConfig(unlock=0.01, memory=0.5),
             kl_tiers=(KLTier(domains=("math",), beta=0.02, target=1e-3, gain=1.0),),
             dynamic_sampling=DynamicSampling(max_rounds=2),
+            trl={"top_k": 200},
             rewards=(
                 {"name": "correctness", "weight": 0.5},
                 {"name": "format", "weight": 0.3, "schedule": {2: 1, 7: 0}},
@@ -86,7 +87,7 @@ def figures(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "config", "split"), CASES, ids=[case[0].name for case in CASES])
-def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch, stage, config, split):
+def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch, capsys, stage, config, split):
     from stages.training.progress import History
 
     data = dataset(tmp_path / "data", *split)
@@ -117,6 +118,7 @@ def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypa
         assert max(rounds[:INTERRUPTED_AT]) > 0 < max(rounds[INTERRUPTED_AT:])
         assert len({line["kl_tiers/math/beta"] for line in logged if "reward" in line}) > 4
         assert logged[0]["curriculum/open_tiers"] == 2
+        assert capsys.readouterr().err.count("step: warning: top_k = 200 truncates what is sampled") == 3
 
 
 @pytest.mark.slow

@@ -146,7 +146,8 @@ class PromptTrainer(LayeredKLTrainer):
         if checkpoint is not None and self.order.shuffle:
             # TRL's sampler draws one permutation an epoch from a generator that no checkpoint holds.
             rounds = self.order.num_samples // self.order.batch_size
-            for _ in range(self.state.global_step // (rounds * self.options.updates_per_generation)):
+            steps = rounds * self.options.updates_per_generation * self.num_iterations
+            for _ in range(self.state.global_step // steps):
                 torch.randperm(self.order.num_samples, generator=self.order.generator)
         if checkpoint is not None and self.curriculum is not None:
             self.curriculum.restore(json.loads((Path(checkpoint) / CURRICULUM).read_text(encoding="utf-8")))

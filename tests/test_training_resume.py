@@ -1,5 +1,6 @@
 """A training step that is interrupted ends where an unbroken one ends, bit for bit on a CPU."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from stages.preference_model import PREFERENCE_MODEL, PreferenceModelConfig
 from stages.reasoning_rl import REASONING_RL, ReasoningRLConfig
 from stages.stage import Context, Placement
 from stages.training.curriculum import CurriculumConfig
+from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.kl import KLTier
 
 BASE = Artifact(kind=Kind.MODEL, path=Path("data/tiny/base"), fingerprint="base", name="base")
 INTERRUPTED_AT = 5
@@ -57,6 +60,14 @@ CASES = [
             beta=0.01,
             reference_reset_steps=3,
             curriculum=CurriculumConfig(unlock=0.01, memory=0.5),
+            kl_tiers=(KLTier(domains=("math",), beta=0.02, target=1e-3, gain=1.0),),
+            dynamic_sampling=DynamicSampling(max_rounds=2),
+            trl={"top_k": 200},
+            rewards=(
+                {"name": "correctness", "weight": 0.5},
+                {"name": "format", "weight": 0.3, "schedule": {2: 1, 7: 0}},
+                {"name": "length", "weight": 0.2, "maximum": 8},
+            ),
         ),
         ("rl", 40),
     ),
@@ -68,9 +79,15 @@ CASES = [
 ]
 
 
+def figures(folder):
+    """Every logged figure but how long things took, and a counter that TRL starts again."""
+    lines = (folder / "work" / "history.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in ("step_time", "num_tokens")} for line in lines]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "config", "split"), CASES, ids=[case[0].name for case in CASES])
-def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch, stage, config, split):
+def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypatch, capsys, stage, config, split):
     from stages.training.progress import History
 
     data = dataset(tmp_path / "data", *split)
@@ -94,8 +111,14 @@ def test_interrupted_training_ends_where_an_unbroken_run_ends(tmp_path, monkeypa
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
     assert outcome.counts == whole.counts
     assert outcome.metrics == whole.metrics
-    lines = (tmp_path / "broken" / "work" / "history.jsonl").read_text().splitlines()
-    assert len(lines) == len((tmp_path / "unbroken" / "work" / "history.jsonl").read_text().splitlines())
+    logged = figures(tmp_path / "unbroken")
+    assert figures(tmp_path / "broken") == logged
+    if stage is REASONING_RL:  # everything that has a state was at work
+        rounds = [line["dynamic_sampling/rounds"] for line in logged if "reward" in line]
+        assert max(rounds[:INTERRUPTED_AT]) > 0 < max(rounds[INTERRUPTED_AT:])
+        assert len({line["kl_tiers/math/beta"] for line in logged if "reward" in line}) > 4
+        assert logged[0]["curriculum/open_tiers"] == 2
+        assert capsys.readouterr().err.count("step: warning: top_k = 200 truncates what is sampled") == 3
 
 
 @pytest.mark.slow

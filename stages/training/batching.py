@@ -15,7 +15,10 @@ from typing import Any
 import torch
 
 SKIP = "without_gradient"
-"""Key that marks a micro-batch all of whose rows have advantage 0."""
+"""Key that marks a micro-batch all of whose rows have advantage 0 and no KL term."""
+
+HAS_KL = "has_kl"
+"""Key of the rows (N,) whose KL term has a gradient, where the coefficient differs by row."""
 
 Batch = dict[str, Any]
 
@@ -26,13 +29,15 @@ def micro_batches(
     """`updates` x `accumulate` micro-batches, those of one optimiser step side by side.
 
     Rows are dealt to optimiser steps at random (the global generator, as TRL does). Within a step they are sorted by
-    length if `by_length`, and rows with advantage 0 are gathered into micro-batches of their own if `skip`; those come
+    length if `by_length`, and rows without gradient are gathered into micro-batches of their own if `skip`; those come
     first, so that the last pass of a step, in which processes exchange gradients, has something to exchange.
     """
     rows = batch["advantages"].shape[0]
     order_N = torch.randperm(rows)
     lengths_N = batch["completion_mask"].sum(-1).cpu()
     live_N = (batch["advantages"].reshape(rows, -1) != 0).any(-1).cpu()
+    if HAS_KL in batch:
+        live_N |= batch[HAS_KL].cpu()
     size = rows // (updates * accumulate)
     cut = []
     for part in order_N.split(rows // updates):

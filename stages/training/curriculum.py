@@ -56,10 +56,13 @@ class Curriculum:
         total = sum(raw.values())
         return {tier: weight / total for tier, weight in raw.items()}
 
-    def pick(self, step: int, count: int) -> list[int]:
-        """Indices of the next `count` prompts. Within a tier every prompt comes once before any comes again."""
+    def pick(self, step: int, count: int, again: int = 0) -> list[int]:
+        """Indices of the next `count` prompts. Within a tier every prompt comes once before any comes again.
+
+        `again` numbers further draws of the same step.
+        """
         weights = self.weights()
-        chance = random.Random(f"{self.seed}/{step}")
+        chance = random.Random(f"{self.seed}/{step}/{again}" if again else f"{self.seed}/{step}")
         picked = []
         for tier in chance.choices(list(weights), list(weights.values()), k=count):
             rows = self.rows[tier]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from data.contract import model_contract
 from data.records import Row
 from stages.stage import Context, Metric, Outcome
 from stages.training.arguments import accumulation, trl_arguments
-from stages.training.options import ReinforcementConfig
+from stages.training.kl import tier_numbers
+from stages.training.options import CISPO_CAP, ReinforcementConfig
+from stages.training.truncation import truncation_warning
 
 if TYPE_CHECKING:
     from rewards.combine import Mix
@@ -53,6 +56,7 @@ def train_grpo(
     from rewards.scoring import ScoringPool
     from stages.training.groups import freeze
     from stages.training.grpo_trainer import ReasoningTrainer
+    from stages.training.kl_trainer import KL_TIER
     from stages.training.models import (
         adapter,
         load_policy,
@@ -67,6 +71,9 @@ def train_grpo(
         raise ValueError(f"prompts_per_step is {config.prompts_per_step}, but there are only {len(rows)} prompts")
     if config.curriculum is not None and all(row.get("difficulty") is None for row in rows):
         raise ValueError("curriculum: no row has a difficulty")
+    columns = prompt_columns(rows)
+    if config.kl_tiers:
+        columns[KL_TIER] = tier_numbers(config.kl_tiers, rows)
     tokenizer = load_tokenizer(model_path, context.prefill)
     prefill = visible_prefill(tokenizer, CONVENTIONS[context.convention].reasoning_open)
     arguments = trl_arguments(
@@ -87,12 +94,14 @@ def train_grpo(
             model=model,
             reward_funcs=[reward],
             args=arguments,
-            train_dataset=Dataset.from_dict(prompt_columns(rows)),
+            train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
             callbacks=callbacks(context),
             options=config,
             peft_config=adapter(config.lora),
         )
+        if trainer.accelerator.is_main_process and (warning := truncation_warning(config)):
+            print(f"{context.name}: {warning}", file=sys.stderr)
         ready = time.monotonic()
         trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
         trained = time.monotonic()
@@ -113,18 +122,21 @@ def train_grpo(
 
 def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
     _, accumulate = accumulation(config.update_batch, config.micro_batch_size, context.placement.processes)
+    updates = config.updates_per_generation
     return {
+        # Checkpoints lie between rounds of sampling: a round that is resumed inside would be sampled again.
+        "save_steps": -(-context.placement.checkpoint_steps // updates) * updates,
         "num_generations": config.num_generations,
-        "steps_per_generation": accumulate * config.updates_per_generation,
+        "steps_per_generation": accumulate * updates,
         "max_completion_length": config.max_completion_tokens,
         "temperature": config.temperature,
         "top_p": config.top_p,
-        "beta": config.beta,
-        "sync_ref_model": config.reference_reset_steps is not None,
+        "beta": config.greatest_beta,
+        "sync_ref_model": config.reference_reset_steps is not None and config.lora is None,
         "ref_model_mixup_alpha": 1.0,
         "ref_model_sync_steps": config.reference_reset_steps or 512,
         "epsilon": config.epsilon,
-        "epsilon_high": config.epsilon_high,
+        "epsilon_high": CISPO_CAP if config.loss_type == "cispo" and not config.epsilon_high else config.epsilon_high,
         "loss_type": config.loss_type,
         "importance_sampling_level": config.importance_sampling,
         "scale_rewards": config.scale_rewards,

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
-from data.artifact import fingerprint
-from stages.rollout.engine import Sampling
-from stages.rollout.transformers_engine import TransformersEngine
-from stages.scoring import VERIFIERS
 from stages.training.batching import SKIP, Batch, micro_batches
-from stages.training.curriculum import Curriculum
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
-from stages.training.sharding import whole_model
-from stages.training.share import share_of
+from stages.training.prompt_trainer import PromptTrainer
+from stages.training.rollouts import EngineRollouts
 from stages.training.trainers import PipelineTrainer
 
-REFERENCE = "reference.pt"
-"""Weights of the KL reference inside a trainer checkpoint, where it is replaced now and then."""
 
-CURRICULUM = "curriculum.json"
-"""State of the curriculum inside a trainer checkpoint."""
-
-
-class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
-    """GRPO whose completions come from `stages.rollout`, seeded by step, so that a resumed run samples the same."""
+class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
+    """GRPO whose completions come from `stages.rollout`."""
 
     options: ReinforcementConfig
     _buffered_inputs: list[Batch] | None
@@ -40,10 +25,6 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds: dict[str, float] = defaultdict(float)
-        self.curriculum = None
-        if self.options.curriculum is not None:
-            difficulties = [0.0 if d is None else float(d) for d in self.train_dataset["difficulty"]]
-            self.curriculum = Curriculum(difficulties, self.options.curriculum, self.args.seed)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but with micro-batches cut by `micro_batches`."""
@@ -65,11 +46,13 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _advantage_is_all(self) -> bool:
-        """Whether a row with advantage 0 has no gradient: no term of the loss but the policy's own, and processes
-        that do not need every forward pass to stay in step (sharded parameters do)."""
+        """Whether a row with advantage 0 has no gradient: no term of the loss but the policy's own (and a layered
+        KL, which says by row whether it has one), and processes that do not need every forward pass to stay in step
+        (sharded parameters do)."""
         sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        return not (sharded or other_terms or self.top_entropy_quantile < 1)
+        other_terms = (self.beta != 0 and self.kl is None) or self._entropy_bonus_enabled or self.aux_loss_enabled
+        # bnpo normalises each micro-batch by its own tokens, those of rows without gradient included.
+        return not (sharded or other_terms or self.top_entropy_quantile < 1 or self.loss_type == "bnpo")
 
     def _agree_on_skipping(self, batches: list[Batch]) -> None:
         """A micro-batch is skipped on all processes or on none: they exchange gradients together."""
@@ -93,85 +76,8 @@ class ReasoningTrainer(PipelineTrainer, GRPOTrainer):
         with labelled_positions_only():
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
-    def _generate_single_turn(
-        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: Any, num_generations: int, *args: Any
-    ) -> tuple[list[list[int]], None]:
-        """One completion per entry of `prompt_ids`; a group's equal neighbours share their prefill.
-
-        Log-probabilities are left to the trainer: the sampler runs on the trainer's own weights.
-        """
-        began = time.perf_counter()
-        groups, first = share_of(prompt_ids, num_generations, self.accelerator.process_index)
-        seed = fingerprint([self.args.seed, self.state.global_step, 0])
-        made: list[list[list[int]]] = [[] for _ in groups]
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
-            ) as model,
-            whole_model(self.model_wrapped, self.accelerator),
-            torch.no_grad(),
-            self.accelerator.autocast(),
-        ):
-            engine = TransformersEngine(model, self.processing_class, batch_tokens=self.options.batch_tokens)
-            for size in sorted({count for _, count in groups}):
-                picked = [i for i, (_, count) in enumerate(groups) if count == size]
-                sampling = Sampling(
-                    max_tokens=self.max_completion_length,
-                    temperature=self.args.temperature,
-                    top_p=self.args.top_p,
-                    top_k=self.args.top_k,
-                    n=size,
-                    seed=int(seed, 16) + size,
-                    first_prompt=first,
-                )
-                for i, group in zip(picked, engine.generate([groups[i][0] for i in picked], sampling), strict=True):
-                    made[i] = [completion.token_ids for completion in group]
-        completions = [ids for group in made for ids in group]
-        self.seconds["sampling"] += time.perf_counter() - began
-        return completions, None
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
-        """With a curriculum, the prompts that it picks take the place of the data loader's."""
-        if self.curriculum is None or not self.model.training:
-            return super()._generate_and_score_completions(inputs)
-        processes, group = self.accelerator.num_processes, self.num_generations
-        picked = self.curriculum.pick(self.state.global_step, len(inputs) * processes // group)
-        spread = [index for index in picked for _ in range(group)]
-        mine = spread[self.accelerator.process_index * len(inputs) :][: len(inputs)]
-        made = super()._generate_and_score_completions([self.train_dataset[index] for index in mine])
-        passed = torch.tensor(self.passes(), device=self.accelerator.device)
-        self.curriculum.observe(spread, self.accelerator.gather(passed).tolist())
-        for tier, rate in self.curriculum.pass_rate.items():
-            self._metrics["train"][f"curriculum/pass_rate/{tier:g}"].append(rate)
-        self._metrics["train"]["curriculum/open_tiers"].append(float(self.curriculum.open))
-        return made
-
-    def passes(self) -> list[float]:
-        """1.0 for each completion of the last scored batch that its verifier accepted."""
-        breakdowns = self.reward_funcs[0].breakdowns
-        return [float(any(b.scores.get(name) == 1 for name in VERIFIERS)) for b in breakdowns]
-
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         began = time.perf_counter()
         rewards = super()._calculate_rewards(*args, **kwargs)
         self.seconds["scoring"] += time.perf_counter() - began
         return rewards
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.sync_ref_model and self.ref_model is not None and self.args.should_save:
-            reference = self.accelerator.unwrap_model(self.ref_model)
-            torch.save(reference.state_dict(), self._checkpoint_folder() / REFERENCE)
-        if self.curriculum is not None and self.args.should_save:
-            (self._checkpoint_folder() / CURRICULUM).write_text(json.dumps(self.curriculum.state()), encoding="utf-8")
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and (saved := Path(checkpoint) / REFERENCE).exists():
-            reference = self.accelerator.unwrap_model(self.ref_model)
-            reference.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))
-        if checkpoint is not None and self.curriculum is not None:
-            self.curriculum.restore(json.loads((Path(checkpoint) / CURRICULUM).read_text(encoding="utf-8")))
-
-    def _checkpoint_folder(self) -> Path:
-        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"

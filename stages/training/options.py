@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from stages.stage import Placement, StageConfig
 from stages.training.curriculum import CurriculumConfig
+from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.kl import KLTier, refuse_unfit
 
 
 class LoRA(StageConfig):
@@ -76,6 +78,10 @@ class SupervisedConfig(TrainingConfig):
     """Tokens of prompt and completion; a longer row is left out and counted."""
 
 
+CISPO_CAP = 5.0
+"""Default cap of the ratio in CISPO, that of ScaleRL (arXiv 2510.13786); TRL's own default is `epsilon`, which would
+scale every gradient down to it."""
+
 RewardSpec = Mapping[str, Any]
 """One entry of `rewards:`, see rewards.build."""
 
@@ -98,11 +104,14 @@ class ReinforcementConfig(TrainingConfig):
     top_p: float = Field(1.0, gt=0, le=1)
     beta: float = Field(0.001, ge=0)
     """Coefficient of the KL penalty against the reference, the k3 estimator (equation 4 of the paper above)."""
+    kl_tiers: tuple[KLTier, ...] = ()
+    """Layered KL: coefficients of their own for domains and difficulties; `beta` is that of the rest."""
     reference_reset_steps: int | None = Field(None, ge=1)
     """Replace the reference by the policy every so many steps (DeepSeek-R1: 400)."""
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float | None = Field(None, gt=0)
-    """Upper clipping bound where it differs (clip-higher, DAPO, arXiv 2503.14476)."""
+    """Upper clipping bound where it differs (clip-higher, DAPO, arXiv 2503.14476). With cispo: the cap of the ratio
+    itself, CISPO_CAP by default."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "grpo"
     importance_sampling: Literal["token", "sequence"] = "token"
     """"sequence" is GSPO (arXiv 2507.18071)."""
@@ -112,6 +121,8 @@ class ReinforcementConfig(TrainingConfig):
     """Leave completions that hit the token limit out of the loss (DAPO's overlong filtering)."""
     curriculum: CurriculumConfig | None = None
     """Draw prompts from easy to hard by running pass rates; None takes them in a seeded random order."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Replace groups whose rewards are all equal by further prompts (DAPO, arXiv 2503.14476, section 3.2)."""
     rewards: tuple[RewardSpec, ...] = ()
     """Empty: the recipe's own mix, rewards.DEFAULT."""
     skip_without_gradient: bool = True
@@ -126,6 +137,11 @@ class ReinforcementConfig(TrainingConfig):
         """Completions behind one optimiser step, over all processes."""
         return self.prompts_per_step * self.num_generations // self.updates_per_generation
 
+    @property
+    def greatest_beta(self) -> float:
+        """The greatest KL coefficient of any row; 0: no reference is needed."""
+        return max([self.beta, *(tier.beta for tier in self.kl_tiers)])
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         sampled = self.prompts_per_step * self.num_generations
@@ -136,6 +152,23 @@ class ReinforcementConfig(TrainingConfig):
             )
         if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
             raise ValueError(f"epsilon_high = {self.epsilon_high} is below epsilon = {self.epsilon}")
+        if self.loss_type == "cispo" and self.epsilon_high is not None and self.epsilon_high < 1:
+            raise ValueError(f"epsilon_high = {self.epsilon_high} caps the ratio itself with cispo, and must reach 1")
+        return self
+
+    @model_validator(mode="after")
+    def _kl_has_a_reference(self) -> Self:
+        refuse_unfit(self.kl_tiers, self.beta)
+        if self.kl_tiers and "beta" in self.trl:
+            raise ValueError("trl.beta contradicts kl_tiers; use beta")
+        if self.reference_reset_steps is not None and self.greatest_beta == 0:
+            raise ValueError("reference_reset_steps has no effect with beta = 0, which needs no reference")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_can_be_replaced(self) -> Self:
+        if self.dynamic_sampling is not None and self.scale_rewards == "batch":
+            raise ValueError("dynamic_sampling replaces groups, whose advantages scale_rewards: batch ties together")
         return self
 
 
@@ -147,6 +180,8 @@ def check_supervised(config: SupervisedConfig, wired: Collection[str], placement
 def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:
     """Stage.check: the completions of an optimiser step are shared evenly by the processes."""
     _divides("prompts_per_step x num_generations / updates_per_generation", config.update_batch, placement)
+    if config.dynamic_sampling is not None:
+        _divides("dynamic_sampling: prompts_per_step", config.prompts_per_step, placement)
 
 
 def _divides(name: str, size: int, placement: Placement) -> None:

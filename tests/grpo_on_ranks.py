@@ -1,0 +1,70 @@
+"""What test_grpo_on_ranks.py runs on each rank: `python -m tests.grpo_on_ranks FOLDER`, under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stages.training.curriculum import CurriculumConfig
+from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.kl import KLTier
+from stages.training.options import ReinforcementConfig
+from tests.tiny_grpo import config, train
+
+TIERS = (KLTier(domains=("math",), beta=0.2, target=0.03), KLTier(domains=("code",), beta=0.0))
+EVERYTHING: dict[str, Any] = {
+    "beta": 0.1,
+    "kl_tiers": TIERS,
+    "prompts_per_step": 8,
+    "updates_per_generation": 1,
+    "steps": 4,
+}
+
+
+def tiers() -> ReinforcementConfig:
+    """Layered KL with a controller; nothing that depends on the number of ranks."""
+    return config(**EVERYTHING)
+
+
+def resampled() -> ReinforcementConfig:
+    """Dynamic sampling on top."""
+    return config(**EVERYTHING, dynamic_sampling=DynamicSampling(max_rounds=8))
+
+
+def with_curriculum() -> ReinforcementConfig:
+    """And a curriculum."""
+    return config(
+        **EVERYTHING, dynamic_sampling=DynamicSampling(max_rounds=8), curriculum=CurriculumConfig(open_tiers=3)
+    )
+
+
+def summary(trainer: Any, gradients: list[dict[str, Any]]) -> dict[str, Any]:
+    """All that must be equal on every rank."""
+    timed = ("step_time", "train_runtime")
+    return {
+        "gradients": [{n: float(g.norm()) for n, g in step.items()} for step in gradients],
+        "kl": trainer.kl.state(),
+        "curriculum": trainer.curriculum.state() if trainer.curriculum else None,
+        "log": [{k: v for k, v in line.items() if k not in timed} for line in trainer.state.log_history[:-1]],
+    }
+
+
+def main() -> None:
+    import torch
+
+    from tests.test_prompt_trainer import Recorded
+
+    torch.set_num_threads(1)
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    found = {}
+    for make in (tiers, resampled, with_curriculum):
+        gradients, trainer = train(folder, make(), processes=2, paid=Recorded())
+        found[make.__name__] = summary(trainer, gradients)
+    (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Two ranks agree on coefficients, replaced groups and open tiers, and make the gradient of one process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chains import ROOT, environment
+from tests.grpo_on_ranks import summary, tiers
+from tests.tiny_grpo import train
+from tests.tiny_model import one_thread  # noqa: F401
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
+    gradients, trainer = train(tmp_path, tiers())
+    alone = summary(trainer, gradients)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "tests.grpo_on_ranks", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    for name, found in first.items():
+        assert found["kl"] == second[name]["kl"], name
+        assert found["curriculum"] == second[name]["curriculum"], name
+        assert found["gradients"] == second[name]["gradients"], name
+    assert first["tiers"]["kl"]["betas"] == pytest.approx(alone["kl"]["betas"])
+    assert alone["kl"]["betas"]["math"] != 0.2
+    for ours, theirs in zip(first["tiers"]["gradients"], alone["gradients"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7)
+    for name in ("resampled", "with_curriculum"):
+        assert replaced(first[name]["log"]) > 0
+        assert all(line["dynamic_sampling/without_signal"] == 0 for line in first[name]["log"])
+
+
+def replaced(log: list[dict[str, Any]]) -> float:
+    return sum(line["dynamic_sampling/replaced"] for line in log)

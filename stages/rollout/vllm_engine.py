@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.rollout.engine import Completion, Prompt, Sampling
 from stages.rollout.prompts import prompt_ids
+from stages.rollout.weights import checkpoint_weights
 
 
 class VllmEngine:
@@ -91,10 +92,13 @@ class VllmEngine:
         ]
 
     def sync(self, model: Any) -> None:
-        """Take over the weights of `model`, a transformers model on any device."""
-        weights = list(model.state_dict().items())
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        """Take over the weights of `model`, a transformers or PEFT model on any device."""
+        with checkpoint_weights(model) as weights:
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self.llm.reset_prefix_cache()
+
+    def replicas(self) -> list[VllmEngine]:
+        return [self]
 
     def close(self) -> None:
         """Shut the engine down and give its memory back."""

@@ -93,9 +93,10 @@ def train_grpo(
             options=config,
             peft_config=adapter(config.lora),
         )
-        ready = time.monotonic()
-        trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
-        trained = time.monotonic()
+        with trainer.sampler_opened(model_path, context.work):
+            ready = time.monotonic()
+            trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
+            trained = time.monotonic()
     save_trained(trainer, tokenizer, out, context.work)
     parts = {name: trainer.seconds[name] for name in ("sampling", "scoring")}
     return Outcome(
@@ -129,6 +130,9 @@ def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, A
         "importance_sampling_level": config.importance_sampling,
         "scale_rewards": config.scale_rewards,
         "mask_truncated_completions": config.mask_truncated,
+        "vllm_importance_sampling_correction": config.importance_cap is not None,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": config.importance_cap,
         "log_completions": False,
         "remove_unused_columns": False,
     }

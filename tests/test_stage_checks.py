@@ -73,6 +73,11 @@ def one_step(folder: Path, stage: str, **keys: Any) -> Path:
             {"engine": "vllm_server", "engine_options": {"urls": ["http://a"], "weight_sync": "fax"}},
             "engine_options: weight_sync is disk or nccl, not 'fax'",
         ),
+        (
+            "reasoning_rl",
+            {"engine": "vllm", "engine_options": {"tensor_parallel_size": 2}},
+            "an engine in process has one device; tensor_parallel_size belongs to servers",
+        ),
         ("reasoning_rl", {"trl": {"use_vllm": True}}, "trl.use_vllm would start a second vLLM"),
         ("reasoning_rl", {"canary": {"tolerance": 0}}, "canary"),
     ],

@@ -167,6 +167,12 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
             )
         if self.epsilon_high is not None and self.epsilon_high < self.epsilon:
             raise ValueError(f"epsilon_high = {self.epsilon_high} is below epsilon = {self.epsilon}")
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+            if self.engine == "vllm" and self.engine_options.get(name, 1) != 1:
+                raise ValueError(
+                    f"engine_options: in reinforcement learning an engine in process has one device; "
+                    f"{name} belongs to servers, engine: vllm_server"
+                )
         if self.trl.get("use_vllm"):
             raise ValueError("trl.use_vllm would start a second vLLM beside the engines here; write engine: vllm")
         if (way := self.engine_options.get("weight_sync", "disk")) not in get_args(WeightSync):

@@ -100,12 +100,13 @@ def test_one_stale_server_of_two_is_named(serve, opened):
         ({"busy": True}, "did not empty its prefix cache"),
     ],
 )
-def test_a_server_that_takes_no_weights_is_named_with_the_reason(serve, opened, settings, message):
+def test_a_server_that_takes_no_weights_is_named_with_the_reason(serve, opened, tmp_path, settings, message):
     server = serve(**settings)
     with opened(server) as engine, pytest.raises((ValueError, RuntimeError)) as caught:
         engine.sync(build_model())
     assert message in str(caught.value)
     assert server.url[:-1] in str(caught.value)
+    assert not list((tmp_path / "weights").iterdir())
 
 
 def test_a_dead_server_is_named(opened):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from uuid import uuid4
 
 from stages.rollout.weights import Weights
 
@@ -38,6 +39,7 @@ class DiskWeights:
         self.urls = urls
         self.folder = folder.absolute()
         self.timeout = timeout
+        self.prefix = uuid4().hex[:12]  # two runs may share the folder
         self.updates = 0
 
     def send(self, weights: Weights, device: Any) -> None:
@@ -45,14 +47,16 @@ class DiskWeights:
 
         # A path of its own for each update: nothing on the way can serve the last one's content.
         self.updates += 1
-        place = self.folder / f"{self.updates:06d}"
-        place.mkdir(parents=True, exist_ok=True)
-        # Copies: safetensors refuses the shared memory of tied matrices, and vLLM needs both names.
-        copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights}
-        save_file(copies, place / "model.safetensors", metadata={"format": "pt"})
-        with ThreadPoolExecutor(len(self.urls)) as pool:
-            list(pool.map(lambda url: self._load(url, place), self.urls))
-        shutil.rmtree(place)
+        place = self.folder / f"{self.prefix}-{self.updates:06d}"
+        place.mkdir(parents=True)
+        try:
+            # Copies: safetensors refuses the shared memory of tied matrices, and vLLM needs both names.
+            copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights}
+            save_file(copies, place / "model.safetensors", metadata={"format": "pt"})
+            with ThreadPoolExecutor(len(self.urls)) as pool:
+                list(pool.map(lambda url: self._load(url, place), self.urls))
+        finally:
+            shutil.rmtree(place)
 
     def _load(self, url: str, place: Path) -> None:
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(place)}}

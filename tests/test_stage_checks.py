@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.preflight import preflight
 from pipeline.runner import Options, run
 from stages import STAGES
 from stages.rollout.engine import OPTIONS
+from stages.training.options import SAMPLER_OPTIONS
 from tests.toy_project import project
 
 PHASES = [{"name": "p", "weights": {"math": 1}}]
@@ -79,6 +81,25 @@ def one_step(folder: Path, stage: str, **keys: Any) -> Path:
         ),
         ("rejection_sampling", {"engine": "vllm_server"}, "the engine 'vllm_server' needs urls"),
         ("distillation", {"teacher": {"engine_options": {"x": 1}}}, "teacher: engine_options: unknown key 'x'"),
+        ("rejection_sampling", {"engine_options": {"separate": True}}, "unknown key 'separate' of the engine"),
+        (
+            "reasoning_rl",
+            {"engine_options": {"separat": True}},
+            "unknown key 'separat' of the engine 'transformers'; ",
+        ),
+        ("reasoning_rl", {"engine": "vlm"}, "unknown engine 'vlm'; did you mean 'vllm'?"),
+        (
+            "general_rl",
+            {"engine": "vllm_server", "engine_options": {"urls": ["http://a"], "weight_sync": "fax"}},
+            "engine_options: weight_sync is disk or nccl, not 'fax'",
+        ),
+        (
+            "reasoning_rl",
+            {"engine": "vllm", "engine_options": {"tensor_parallel_size": 2}},
+            "an engine in process has one device; tensor_parallel_size belongs to servers",
+        ),
+        ("reasoning_rl", {"trl": {"use_vllm": True}}, "trl.use_vllm would start a second vLLM"),
+        ("reasoning_rl", {"canary": {"tolerance": 0}}, "canary"),
     ],
 )
 def test_refused_when_the_configuration_is_read(tmp_path: Path, stage: str, keys: dict[str, Any], message: str) -> None:
@@ -116,6 +137,12 @@ def test_what_fits_passes(tmp_path: Path) -> None:
         ("reasoning_rl", {"trl": {"save_strategy": "no"}}, "steps.s: trl.save_strategy is set by the pipeline"),
         ("cold_start", {"launch": {"deepspeed": "zero.json"}}, "steps.s: launch.deepspeed: there is no file /"),
         ("cold_start", {"launch": {"accelerate_config": "a"}}, "steps.s: launch.accelerate_config: there is no file /"),
+        pytest.param(
+            "reasoning_rl",
+            {"engine": "vllm"},
+            "steps.s: engine: vllm needs vLLM: pip install",
+            marks=pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed"),
+        ),
         ("preference_model", {"trl": {"num_generations": 2}}, "trl.num_generations is no argument of RewardConfig"),
     ],
 )
@@ -141,5 +168,5 @@ def test_the_options_of_the_engines_are_their_constructors(tmp_path: Path) -> No
     given = {"self", "checkpoint", "model", "tokenizer", "prefill", "progress"}
     assert set(OPTIONS["transformers"] or ()) == set(inspect.signature(TransformersEngine.__init__).parameters) - given
     server = set(inspect.signature(ServerEngine.__init__).parameters) - (given - {"model"})
-    assert set(OPTIONS["vllm_server"] or ()) == server
+    assert {*(OPTIONS["vllm_server"] or ()), *SAMPLER_OPTIONS["vllm_server"]} == server
     assert OPTIONS["vllm"] is None

@@ -33,25 +33,30 @@ class Canary:
         self._before: list[float] | None = None
 
     def check(self, engine: Engine, model: Any, when: str) -> float:
-        """Call after `engine.sync(model)`; returns the mean gap. `when` names the moment ("step 12").
+        """Call after `engine.sync(model)`; returns the mean gap of the replica that is furthest off. `when` names the
+        moment ("step 12").
 
-        Raises SamplerMismatch if the gap exceeds the tolerance, or if the engine is much closer to what the trainer
+        Raises SamplerMismatch if a gap exceeds the tolerance, or if the engine is much closer to what the trainer
         said at the last check than to what it says now: then it holds the old weights, however small the update.
         """
         ours = _trainer_scores(model, self.sequences)
-        theirs = [score for scores in engine.score(self.sequences) for score in scores]
         before, self._before = self._before, ours
-        gap = _gap(ours, theirs)
+        return max(self._compare(sampler, model, ours, before, when) for sampler in engine.replicas())
+
+    def _compare(self, engine: Engine, model: Any, ours: list[float], before: list[float] | None, when: str) -> float:
+        theirs = [score for scores in engine.score(self.sequences) for score in scores]
+        gap, trainer = _gap(ours, theirs), type(model).__name__
+        name = getattr(engine, "name", type(engine).__name__)
         if before is not None and _gap(ours, before) > MATTERS and _gap(theirs, before) < 0.5 * gap:
             raise SamplerMismatch(
-                f"{when}: the sampler ({_name(engine)}) still holds the weights of the last check: its "
-                f"log-probabilities are {_gap(theirs, before):.2g} away from what the trainer ({_name(model)}) said "
+                f"{when}: the sampler ({name}) still holds the weights of the last check: its "
+                f"log-probabilities are {_gap(theirs, before):.2g} away from what the trainer ({trainer}) said "
                 f"then, and {gap:.2g} from what it says now; the weight sync did not arrive"
             )
         if gap > self.tolerance:
             at = max(range(len(ours)), key=lambda i: abs(ours[i] - theirs[i]))
             raise SamplerMismatch(
-                f"{when}: the sampler ({_name(engine)}) and the trainer ({_name(model)}) part by {gap:.3g} a token on "
+                f"{when}: the sampler ({name}) and the trainer ({trainer}) part by {gap:.3g} a token on "
                 f"the canary's {len(ours)} tokens, {self.tolerance:g} is allowed; worst: sampler {theirs[at]:.4g}, "
                 f"trainer {ours[at]:.4g}; look at weight sync, precision and chat template"
             )
@@ -60,10 +65,6 @@ class Canary:
 
 def _gap(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
-
-
-def _name(thing: object) -> str:
-    return type(thing).__name__
 
 
 def _trainer_scores(model: Any, sequences: Sequence[Sequence[int]]) -> list[float]:

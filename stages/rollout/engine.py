@@ -71,7 +71,11 @@ class Engine(Protocol):
         ...
 
     def sync(self, model: Any) -> None:
-        """Take over the weights of the trainer's model."""
+        """Take over the weights of the trainer's model, a transformers or PEFT model whose parameters are whole."""
+        ...
+
+    def replicas(self) -> Sequence[Engine]:
+        """The samplers behind this one, each with weights of its own: what a canary must hear one by one."""
         ...
 
     def close(self) -> None:

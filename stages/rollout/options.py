@@ -1,4 +1,4 @@
-"""The knobs of stages that sample from a checkpoint."""
+"""The knobs of everything that samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,37 @@ from stages.rollout.engine import OPTIONS, Sampling, engine_named
 from stages.stage import StageConfig
 
 
-class SamplingConfig(StageConfig):
+class EngineConfig(StageConfig):
+    """Which engine samples; base of the configurations of everything that does."""
+
+    engine: str = "transformers"
+    """Name in `stages.rollout.engine.ENGINES`."""
+    engine_options: Mapping[str, Any] = Field(default_factory=dict)
+    """Further arguments of the engine: `batch_tokens` (transformers), `urls` (vllm_server), any of `vllm.LLM`."""
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return engine_named(name)
+
+    @model_validator(mode="after")
+    def _options_are_the_engine_s(self) -> Self:
+        known = self.option_names()
+        for name in self.engine_options:
+            if known is not None and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+                raise ValueError(f"engine_options: unknown key {name!r} of the engine {self.engine!r}{hint}")
+        if self.engine == "vllm_server" and not self.engine_options.get("urls"):
+            raise ValueError("engine_options: the engine 'vllm_server' needs urls, such as [http://node:8000]")
+        return self
+
+    def option_names(self) -> tuple[str, ...] | None:
+        """Keys that `engine_options` may have; None: any."""
+        return OPTIONS.get(self.engine)
+
+
+class SamplingConfig(EngineConfig):
     """Base of the configurations of stages that sample."""
 
     samples: int = Field(1, ge=1)
@@ -23,29 +53,8 @@ class SamplingConfig(StageConfig):
     top_k: int = Field(0, ge=0)
     max_tokens: int = Field(512, ge=1)
     stop: tuple[str, ...] = ()
-    engine: str = "transformers"
-    """Name in `stages.rollout.engine.ENGINES`."""
-    engine_options: Mapping[str, Any] = Field(default_factory=dict)
-    """Further arguments of the engine: `batch_tokens` (transformers), `urls` (vllm_server), any of `vllm.LLM`."""
     shard_prompts: int = Field(256, ge=1)
     """Prompts behind one file of samples: what a kill costs at most."""
-
-    @field_validator("engine")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return engine_named(name)
-
-    @model_validator(mode="after")
-    def _options_are_the_engine_s(self) -> Self:
-        known = OPTIONS.get(self.engine)
-        for name in self.engine_options:
-            if known is not None and name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-                raise ValueError(f"engine_options: unknown key {name!r} of the engine {self.engine!r}{hint}")
-        if self.engine == "vllm_server" and not self.engine_options.get("urls"):
-            raise ValueError("engine_options: the engine 'vllm_server' needs urls, such as [http://node:8000]")
-        return self
 
     def sampling(self, seed: int) -> Sampling:
         """As the engines take it."""

@@ -2,8 +2,8 @@
 
     vllm serve CHECKPOINT --logprobs-mode processed_logprobs
 
-Prompts go out as token ids, so the server's own template is never applied. Left out on purpose: taking over weights.
-A server keeps the checkpoint that it was started with, which serves evaluation, rejection sampling and teachers.
+Prompts go out as token ids, so the server's own template is never applied. A server keeps the checkpoint that it was
+started with, which serves evaluation, rejection sampling and teachers; reinforcement learning sends it new weights.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from stages.rollout.engine import Completion, Prompt, Sampling
 from stages.rollout.prompts import prompt_ids
+from stages.rollout.server_weights import WeightSync, transport
+from stages.rollout.weights import checkpoint_weights
 
 ATTEMPTS = 4
 """Tries of one request, each at the next server; the pauses between them double."""
@@ -38,10 +41,13 @@ class ServerEngine:
         concurrency: int = 64,
         timeout: float = 1800.0,
         pause: float = 1.0,
+        weight_sync: WeightSync | None = None,
+        weights: str | Path | None = None,
     ) -> None:
         """`urls` like http://node:8000; `model` is the name that the server gives it, the checkpoint's path if None.
 
-        The tokenizer comes from `checkpoint`. Raises ValueError without a url.
+        The tokenizer comes from `checkpoint`. `weight_sync` is how `sync` reaches the servers (None: not at all), and
+        `weights` the shared folder of the way "disk". Raises ValueError without a url.
         """
         from transformers import AutoTokenizer
 
@@ -55,6 +61,8 @@ class ServerEngine:
         self.timeout = timeout
         self.pause = pause
         self.pool = ThreadPoolExecutor(concurrency, thread_name_prefix="sampling")
+        folder = None if weights is None else Path(weights)
+        self.transport = weight_sync and transport(weight_sync, self.urls, folder, timeout)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See `Engine.generate`. Each prompt is one request with a seed of its own.
@@ -95,8 +103,22 @@ class ServerEngine:
         return list(self.pool.map(one, range(len(sequences))))
 
     def sync(self, model: Any) -> None:
-        """Raises ValueError: see the module."""
-        raise ValueError(f"the server at {self.urls[0]} keeps its own weights; train with transformers or vllm instead")
+        """Send the weights of `model` to every server. Raises ValueError where no `weight_sync` says how."""
+        if self.transport is None:
+            raise ValueError(f"the server at {self.urls[0]} keeps its own weights: no weight_sync names a way to it")
+        with checkpoint_weights(model) as weights:
+            self.transport.send(weights, model.device)
+
+    def replicas(self) -> list[ServerEngine]:
+        """A client for each url, which share this one's threads."""
+        each = [copy(self) for _ in self.urls]
+        for client, url in zip(each, self.urls, strict=True):
+            client.urls = [url]
+        return each
+
+    @property
+    def name(self) -> str:
+        return f"vLLM at {', '.join(self.urls)}"
 
     def close(self) -> None:
         """Wait for requests under way."""

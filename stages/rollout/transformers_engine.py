@@ -24,6 +24,7 @@ from stages.rollout.encoder_decoder import generate_batch
 from stages.rollout.engine import Completion, Prompt, Sampling
 from stages.rollout.prompts import prompt_ids
 from stages.rollout.sampler import draw, uniforms
+from stages.rollout.weights import checkpoint_weights
 
 CHECK_EVERY = 8
 """Steps between looks at who has finished: each look waits for the device and may copy the cache."""
@@ -190,7 +191,11 @@ class TransformersEngine:
     def sync(self, model: Any) -> None:
         """Copy the weights of `model`, unless it is this engine's own."""
         if model is not self.model:
-            self.model.load_state_dict(model.state_dict())
+            with checkpoint_weights(model) as weights:
+                self.model.load_state_dict(dict(weights))
+
+    def replicas(self) -> list[TransformersEngine]:
+        return [self]
 
     def close(self) -> None:
         """Nothing to free beyond the model, which belongs to the caller."""

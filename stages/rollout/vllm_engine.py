@@ -13,6 +13,7 @@ from typing import Any
 
 from stages.rollout.engine import Completion, Prompt, Sampling
 from stages.rollout.prompts import prompt_ids
+from stages.rollout.weights import checkpoint_weights
 
 
 class VllmEngine:
@@ -27,15 +28,29 @@ class VllmEngine:
         chunk: int = 4096,
         **options: Any,
     ) -> None:
-        """`chunk`: completions handed to vLLM at a time. Raises ValueError where vLLM is not installed."""
+        """`chunk`: completions handed to vLLM at a time. On a CPU the defaults are float32, as with the
+        transformers engine, and no compilation.
+
+        Raises ValueError where vLLM is not installed, or does not know an option.
+        """
         # The engine core in this very process: weights are then handed over, not sent through a pipe.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        # Threads of the process are also the trainer's: vLLM's CPU build would pin them to cores.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise ValueError(f"the engine 'vllm' needs vLLM: pip install 'r1-pipeline[vllm]' ({error})") from None
         # Log-probabilities after the temperature, as the trainer recomputes them.
-        self.llm = LLM(model=str(checkpoint), **{"logprobs_mode": "processed_logprobs", **options})
+        defaults: dict[str, Any] = {"logprobs_mode": "processed_logprobs"}
+        if current_platform.is_cpu():
+            # A prompt prefilled in chunks would set back its seeded generator, which a CPU's cannot do.
+            defaults |= {"dtype": "float32", "enforce_eager": True, "enable_chunked_prefill": False}
+        try:
+            self.llm = LLM(model=str(checkpoint), **{**defaults, **options})
+        except TypeError as error:
+            raise ValueError(f"engine_options: vLLM says {error}") from None
         self.tokenizer = self.llm.get_tokenizer()
         self.prefill = prefill
         self.progress = progress
@@ -91,10 +106,13 @@ class VllmEngine:
         ]
 
     def sync(self, model: Any) -> None:
-        """Take over the weights of `model`, a transformers model on any device."""
-        weights = list(model.state_dict().items())
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        """Take over the weights of `model`, a transformers or PEFT model on any device."""
+        with checkpoint_weights(model) as weights:
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self.llm.reset_prefix_cache()
+
+    def replicas(self) -> list[VllmEngine]:
+        return [self]
 
     def close(self) -> None:
         """Shut the engine down and give its memory back."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from stages.stage import Context
@@ -105,6 +106,8 @@ def supervised_preflight(config: TrainingConfig) -> None:
 
 def reinforcement_preflight(config: TrainingConfig) -> None:
     """Stage.preflight of the stages that GRPOTrainer trains."""
+    if getattr(config, "engine", "") == "vllm" and find_spec("vllm") is None:
+        raise ValueError("engine: vllm needs vLLM: pip install 'r1-pipeline[vllm]'")
     _preflight("GRPOConfig", config)
 
 

@@ -102,9 +102,10 @@ def train_grpo(
         )
         if trainer.accelerator.is_main_process and (warning := truncation_warning(config)):
             print(f"{context.name}: {warning}", file=sys.stderr)
-        ready = time.monotonic()
-        trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
-        trained = time.monotonic()
+        with trainer.sampler_opened(model_path, context.work):
+            ready = time.monotonic()
+            trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
+            trained = time.monotonic()
     save_trained(trainer, tokenizer, out, context.work)
     parts = {name: trainer.seconds[name] for name in ("sampling", "scoring")}
     return Outcome(
@@ -141,6 +142,9 @@ def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, A
         "importance_sampling_level": config.importance_sampling,
         "scale_rewards": config.scale_rewards,
         "mask_truncated_completions": config.mask_truncated,
+        "vllm_importance_sampling_correction": config.importance_cap is not None,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": config.importance_cap,
         "log_completions": False,
         "remove_unused_columns": False,
     }

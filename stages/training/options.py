@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from stages.rollout.options import EngineConfig
+from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
@@ -86,7 +88,23 @@ RewardSpec = Mapping[str, Any]
 """One entry of `rewards:`, see rewards.build."""
 
 
-class ReinforcementConfig(TrainingConfig):
+SAMPLER_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "transformers": ("separate",),
+    "vllm_server": ("weight_sync", "weights"),
+}
+"""Keys of `engine_options` that only training has, beside those of every stage that samples."""
+
+
+class CanaryConfig(StageConfig):
+    """Compare sampler and trainer on fixed tokens after a weight sync; a gap stops the run."""
+
+    tolerance: float = Field(0.05, gt=0)
+    """The largest mean absolute gap of log-probability a token; two precisions of one model differ by 0.01 to 0.02."""
+    every: int = Field(1, ge=1)
+    """Weight syncs from one comparison to the next."""
+
+
+class ReinforcementConfig(TrainingConfig, EngineConfig):
     """Base of the two reinforcement stages: GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
 
     learning_rate: float = Field(3e-6, gt=0)
@@ -129,8 +147,21 @@ class ReinforcementConfig(TrainingConfig):
     """Leave out the passes of completions whose advantage is 0, where nothing but the advantage has a gradient."""
     length_bucketing: bool = True
     """Put completions of like length into one micro-batch."""
-    batch_tokens: int = Field(65536, ge=1)
-    """The most positions (sequences x tokens) that are sampled at once."""
+    canary: CanaryConfig | None = CanaryConfig()
+    """Watch over a sampler with weights of its own; None trusts it."""
+    importance_cap: float | None = Field(2.0, gt=0)
+    """Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training"): where the sampler has weights of its own, a token's loss is weighted by min(trainer's probability /
+    sampler's, this). None is off."""
+
+    @property
+    def own_sampler(self) -> bool:
+        """Whether the completions come from an engine with weights of its own, which must follow the trainer's."""
+        return self.engine != "transformers" or bool(self.engine_options.get("separate"))
+
+    def option_names(self) -> tuple[str, ...] | None:
+        known = super().option_names()
+        return known and (*known, *SAMPLER_OPTIONS.get(self.engine, ()))
 
     @property
     def update_batch(self) -> int:
@@ -169,6 +200,20 @@ class ReinforcementConfig(TrainingConfig):
     def _groups_can_be_replaced(self) -> Self:
         if self.dynamic_sampling is not None and self.scale_rewards == "batch":
             raise ValueError("dynamic_sampling replaces groups, whose advantages scale_rewards: batch ties together")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_can_follow(self) -> Self:
+        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+            if self.engine == "vllm" and self.engine_options.get(name, 1) != 1:
+                raise ValueError(
+                    f"engine_options: in reinforcement learning an engine in process has one device; "
+                    f"{name} belongs to servers, engine: vllm_server"
+                )
+        if self.trl.get("use_vllm"):
+            raise ValueError("trl.use_vllm would start a second vLLM beside the engines here; write engine: vllm")
+        if (way := self.engine_options.get("weight_sync", "disk")) not in get_args(WeightSync):
+            raise ValueError(f"engine_options: weight_sync is {' or '.join(get_args(WeightSync))}, not {way!r}")
         return self
 
 

@@ -1,0 +1,85 @@
+"""Stages on real vLLM in process (mark vllm): GRPO in step with it, sampling equal to that of transformers."""
+
+from __future__ import annotations
+
+import pytest
+
+from data.artifact import ROWS_NAME
+from data.records import read_json_lines
+from stages.evaluation import EVALUATION, EvaluationConfig
+from stages.rejection_sampling import REJECTION_SAMPLING, RejectionSamplingConfig
+from stages.rollout.canary import SamplerMismatch
+from stages.stage import Context
+from tests.test_second_sampler import train
+from tests.test_training_resume import BASE, dataset
+from tests.tiny_model import one_thread  # noqa: F401
+
+VLLM = {"engine": "vllm", "engine_options": {"max_model_len": 256}}
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(autouse=True)
+def vllm_engine():
+    pytest.importorskip("vllm")
+
+
+def counted(monkeypatch, skipped=()):
+    """Counts weight syncs, and forgets those with the given numbers."""
+    from stages.rollout.vllm_engine import VllmEngine
+
+    sync, done = VllmEngine.sync, []
+
+    def follow(self, model):
+        done.append(1)
+        if len(done) not in skipped:
+            sync(self, model)
+
+    monkeypatch.setattr(VllmEngine, "sync", follow)
+    return done
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_the_sampler_follows_every_step_of_grpo(tmp_path, monkeypatch, lora):
+    syncs = counted(monkeypatch)
+    _, history = train(tmp_path, **VLLM, lora=lora, learning_rate=1e-2 if lora else 1e-3)
+    assert len(history) == len(syncs) == 3
+    for line in history:
+        assert 0 < line["sampler_gap"] < 1e-3
+        assert line["canary_gap"] < 1e-3
+        assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+    assert max(line["grad_norm"] for line in history) > 1e-3
+
+
+def test_a_planted_stale_weight_stops_the_run(tmp_path, monkeypatch):
+    counted(monkeypatch, skipped=(2,))
+    with pytest.raises(
+        SamplerMismatch, match=r"step 1: the sampler \(VllmEngine\) still holds the weights of the last"
+    ):
+        train(tmp_path, **VLLM, learning_rate=1e-4)
+
+
+def sampled(stage, config, rows, folder):
+    """Outcome and rows of a stage that samples."""
+    (folder / "work").mkdir(parents=True)
+    (folder / "out").mkdir()
+    context = Context(seed=3, convention="think_answer", work=folder / "work", name="step", sandbox="weak")
+    outcome = stage.run(config, {"init": [BASE], "data": [rows]}, folder / "out", context)
+    return outcome, [row for _, row in read_json_lines(folder / "out" / ROWS_NAME)]
+
+
+def test_evaluation_measures_what_it_measures_on_transformers(tmp_path):
+    rows = dataset(tmp_path / "data", "rl", 12)
+    greedy = {"temperature": 0, "max_tokens": 96}
+    ours, mine = sampled(EVALUATION, EvaluationConfig(**greedy), rows, tmp_path / "transformers")
+    theirs, other = sampled(EVALUATION, EvaluationConfig(**greedy, **VLLM), rows, tmp_path / "vllm")
+    assert mine == other
+    assert ours.metrics == theirs.metrics
+
+
+def test_rejection_sampling_keeps_right_answers(tmp_path):
+    rows = dataset(tmp_path / "data", "rl", 24)
+    config = RejectionSamplingConfig(samples=8, max_tokens=96, **VLLM)
+    outcome, kept = sampled(REJECTION_SAMPLING, config, rows, tmp_path / "kept")
+    assert kept
+    assert outcome.counts["candidates"] == 24 * 8
+    assert all(f"<answer>\n{row['answer']}\n</answer>" in row["completion"][-1]["content"] for row in kept)

@@ -1,0 +1,65 @@
+"""A trainer's weights as a checkpoint names them: tied matrices twice, adapters merged and taken out again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+
+from stages.rollout.transformers_engine import TransformersEngine
+from stages.rollout.weights import checkpoint_weights
+from tests.tiny_model import build_model, build_tokenizer, one_thread  # noqa: F401
+
+IDS = torch.tensor([[3, 17, 20, 4, 9, 30]])
+
+
+def adapted(**options):
+    model = get_peft_model(build_model(), LoraConfig(r=4, target_modules="all-linear", **options))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_a_plain_model_gives_its_state():
+    model = build_model()
+    with checkpoint_weights(model) as weights:
+        assert {name for name, _ in weights} == set(model.state_dict())
+
+
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}])
+def test_adapters_are_merged_under_the_names_of_the_plain_model(options):
+    model, plain = adapted(**options), build_model(seed=5)
+    with checkpoint_weights(model) as weights:
+        plain.load_state_dict(dict(weights))  # strict: every name, and no other
+    with torch.inference_mode():
+        assert torch.allclose(plain(IDS).logits, model(IDS).logits, atol=1e-4)
+        assert not torch.allclose(plain(IDS).logits, build_model()(IDS).logits, atol=1e-1)
+
+
+def test_the_trainer_keeps_its_weights_to_the_last_bit():
+    model = adapted()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(3):
+        with checkpoint_weights(model):
+            pass
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(module.merged for module in model.modules() if hasattr(module, "lora_A"))
+
+
+def test_an_engine_follows_a_model_with_adapters():
+    model = adapted()
+    engine = TransformersEngine(build_model(), build_tokenizer())
+    engine.sync(model)
+    with torch.inference_mode():
+        assert torch.allclose(engine.model(IDS).logits, model(IDS).logits, atol=1e-4)
+
+
+def test_what_cannot_be_merged_is_refused():
+    model = get_peft_model(build_model(), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match="PREFIX_TUNING cannot be merged"), checkpoint_weights(model):
+        pass

@@ -117,7 +117,7 @@ def _slurm(arguments: argparse.Namespace, jobs: list[Job], site: Site, places: P
     if arguments.submit and not arguments.dry_run:
         submit(list(written), out, say=lambda line: print(line, flush=True))
     else:
-        print(f"Submit with: bash {out / 'submit.sh'}, or with --submit")
+        print(f"Submit with: bash {shlex.quote(str(out / 'submit.sh'))}, or with --submit")
     return 0
 
 
@@ -127,7 +127,9 @@ def _machines(arguments: argparse.Namespace, jobs: list[Job], places: Places, fi
 
     hosts = arguments.hosts.split(",") if arguments.hosts is not None else None
     count = max(job.machines for job in jobs)
-    if hosts is not None and (len(hosts) != count or not all(hosts)):
+    if hosts is not None and not all(hosts):
+        raise ValueError(f"--hosts: a name is empty in {arguments.hosts!r}")
+    if hosts is not None and len(hosts) != count:
         raise ValueError(f"--hosts names {len(hosts)} machines, launch.machines is {count}; --nodes N sets it")
     if served := next((job for job in jobs if job.server), None):
         assert served.server is not None
@@ -145,7 +147,7 @@ def _machines(arguments: argparse.Namespace, jobs: list[Job], places: Places, fi
     scripts = {out / f"machine-{n}.sh": machine_script(places, n, count, main, host) for n, host in enumerate(hosts)}
     start = {out / "start.sh": start_script(places, hosts, list(map(str, scripts)))}
     _write({**files, **scripts, **start}, places, arguments.dry_run)
-    print(f"Start with: bash {out / 'start.sh'}")
+    print(f"Start with: bash {shlex.quote(str(out / 'start.sh'))}")
     return 0
 
 

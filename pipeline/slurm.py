@@ -24,8 +24,6 @@ HEAD = """\
 
 ALLOCATION = """\
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-port=$((20000 + SLURM_JOB_ID % 20000)) # another job may share a node
-
 # on FIRST COUNT COMMAND...: one task on each of COUNT nodes; if one fails, all end
 on() {
   local names
@@ -35,6 +33,7 @@ on() {
 """
 
 ADDRESS = """\
+port=$((20000 + SLURM_JOB_ID % 20000)) # another job may share a node
 # The address of a node: its name in Slurm need not be one that the network knows.
 address() { scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2; }
 """
@@ -85,10 +84,12 @@ def allocation_file(jobs: Sequence[tuple[Job, Site]], places: Places) -> str:
 
 
 def gpus(job: Job, site: Site) -> int:
-    """GPUs that a job asks for on each node."""
-    if site.gpus_per_node is not None:
-        return site.gpus_per_node
-    return max(job.devices, site.tensor_parallel_size if job.server else 0)
+    """GPUs that a job asks for on each node. Raises ValueError where the copies of its servers do not fill them."""
+    tensor = site.tensor_parallel_size if job.server else 1
+    count = site.gpus_per_node if site.gpus_per_node is not None else max(job.devices, tensor)
+    if count % tensor:
+        raise ValueError(f"{job.step}: slurm.tensor_parallel_size = {tensor} does not divide the {count} GPUs of a node")
+    return count
 
 
 def _nodes(job: Job, site: Site) -> int:

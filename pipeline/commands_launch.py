@@ -105,11 +105,11 @@ def _slurm(arguments: argparse.Namespace, jobs: list[Job], site: Site, places: P
     from pipeline.slurm_queue import refuse, submit, submit_script
 
     out = places.config.parent
-    own = [(job, site.of(job.step)) for job in jobs]
     if arguments.one_allocation:
-        written = {out / "all.sbatch": allocation_file(own, places)}
+        written = {out / "all.sbatch": allocation_file(jobs, site, places)}
     else:
-        written = {out / f"{job.number:02d}-{job.step}.sbatch": step_file(job, values, places) for job, values in own}
+        names = {out / f"{job.number:02d}-{job.step}.sbatch": job for job in jobs}
+        written = {file: step_file(job, site.of(job.step), places) for file, job in names.items()}
     script = {out / "submit.sh": submit_script(list(written))}
     if arguments.submit and not arguments.dry_run:
         refuse(places.run_dir)  # before files that queued jobs will read are written anew

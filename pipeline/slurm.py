@@ -24,16 +24,18 @@ HEAD = """\
 
 ALLOCATION = """\
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+
 # on FIRST COUNT COMMAND...: one task on each of COUNT nodes; if one fails, all end
 on() {
   local names
   names=$(IFS=, && echo "${hosts[*]:$1:$2}")
-  srun --overlap --nodes="$2" --ntasks="$2" --ntasks-per-node=1 --nodelist="$names" --kill-on-bad-exit=1CPUS "${@:3}"
+  srun --overlap --nodes="$2" --ntasks="$2" --ntasks-per-node=1 --nodelist="$names" --kill-on-bad-exit=1 "${@:3}"
 }
 """
 
 ADDRESS = """\
-port=$((20000 + SLURM_JOB_ID % 20000)) # another job may share a node
+port=$((20000 + SLURM_JOB_ID % 20000)) # of machine 0; servers have those behind it
+
 # The address of a node: its name in Slurm need not be one that the network knows.
 address() { scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2; }
 """
@@ -45,7 +47,7 @@ serve() {
   servers=() urls=()
   for ((at = $1; at < $1 + $2; at++)); do
     srun --overlap --nodes=1 --ntasks=1 --nodelist="${hosts[at]}" --output=LOGS/"vllm-%j-$at.out" \\
-      VLLM serve "$3" --port "$((port + 1 + at))" \\
+      VLLM serve "$3" --port "$((port + 1 + at))" --logprobs-mode processed_logprobs \\
       OPTIONS &
     servers+=("$!")
     urls+=("http://$(address "${hosts[at]}"):$((port + 1 + at))")
@@ -78,9 +80,9 @@ def step_file(job: Job, site: Site, places: Places) -> str:
     return _file([(job, site)], places, f"{places.name}: {job.step}", job.step)
 
 
-def allocation_file(jobs: Sequence[tuple[Job, Site]], places: Places) -> str:
-    """One sbatch file that runs all jobs in one allocation, large enough for the largest."""
-    return _file(jobs, places, f"{places.name}: all steps in one allocation", "all")
+def allocation_file(jobs: Sequence[Job], site: Site, places: Places) -> str:
+    """One sbatch file that runs all jobs, in an allocation large enough for the largest; no step has its own values."""
+    return _file([(job, site) for job in jobs], places, f"{places.name}: all steps in one allocation", "all")
 
 
 def gpus(job: Job, site: Site) -> int:
@@ -88,7 +90,9 @@ def gpus(job: Job, site: Site) -> int:
     tensor = site.tensor_parallel_size if job.server else 1
     count = site.gpus_per_node if site.gpus_per_node is not None else max(job.devices, tensor)
     if count % tensor:
-        raise ValueError(f"{job.step}: slurm.tensor_parallel_size = {tensor} does not divide the {count} GPUs of a node")
+        raise ValueError(
+            f"{job.step}: slurm.tensor_parallel_size = {tensor} does not divide the {count} GPUs of a node"
+        )
     return count
 
 
@@ -98,10 +102,13 @@ def _nodes(job: Job, site: Site) -> int:
 
 def _file(jobs: Sequence[tuple[Job, Site]], places: Places, what: str, label: str) -> str:
     site = jobs[0][1]
+    top = ["set -euo pipefail", *site.setup]
+    if site.cpus_per_task:
+        top.append(f"export SRUN_CPUS_PER_TASK={site.cpus_per_task} # srun does not take it from sbatch")
     parts = [
         HEAD.format(what=what, source=places.source) + "".join(f"#SBATCH {o}\n" for o in _options(jobs, places, label)),
-        "\n".join(["set -euo pipefail", *site.setup, f"cd {shlex.quote(str(ROOT))}"]) + "\n",
-        ALLOCATION.replace("CPUS", f" --cpus-per-task={site.cpus_per_task}" if site.cpus_per_task else ""),
+        "\n".join([*top, f"cd {shlex.quote(str(ROOT))}"]) + "\n",
+        ALLOCATION,
     ]
     if any(job.machines > 1 or job.server for job, _ in jobs):
         parts.append(ADDRESS)
@@ -137,13 +144,12 @@ def _options(jobs: Sequence[tuple[Job, Site]], places: Places, label: str) -> li
 def _serve(job: Job, site: Site, places: Places) -> str:
     tensor = site.tensor_parallel_size
     copies = max(1, gpus(job, site) // tensor)
-    options = ["--served-model-name", MODEL, "--logprobs-mode", "processed_logprobs"]
-    options += ["--tensor-parallel-size", str(tensor)] if tensor > 1 else []
-    options += ["--data-parallel-size", str(copies)] if copies > 1 else []
+    split = ["--tensor-parallel-size", str(tensor)] if tensor > 1 else []
+    split += ["--data-parallel-size", str(copies)] if copies > 1 else []
     program = site.vllm or str(Path(sys.executable).with_name("vllm"))
     return (
         SERVE.replace("VLLM", shlex.quote(program))
-        .replace("OPTIONS", shlex.join([*options, *site.vllm_options]))
+        .replace("OPTIONS", shlex.join(["--served-model-name", MODEL, *split, *site.vllm_options]))
         .replace("LOGS", shlex.quote(str(places.logs)))
         .replace("PYTHON", shlex.quote(sys.executable))
     )

@@ -83,7 +83,11 @@ def test_where_servers_are_is_no_part_of_an_identity(place: str) -> None:
 
 def test_only_places_are_left_out() -> None:
     options = {"urls": ["u"], "model": "m", "timeout": 3}
-    tree = {"engine": "vllm_server", "engine_options": options, "teacher": {"engine": "vllm", "engine_options": options}}
+    tree = {
+        "engine": "vllm_server",
+        "engine_options": options,
+        "teacher": {"engine": "vllm", "engine_options": options},
+    }
     assert without_servers(tree) == {
         "engine": "vllm_server",
         "engine_options": {"timeout": 3},

@@ -90,9 +90,7 @@ def gpus(job: Job, site: Site) -> int:
     tensor = site.tensor_parallel_size if job.server else 1
     count = site.gpus_per_node if site.gpus_per_node is not None else max(job.devices, tensor)
     if count % tensor:
-        raise ValueError(
-            f"{job.step}: slurm.tensor_parallel_size = {tensor} does not divide the {count} GPUs of a node"
-        )
+        raise ValueError(f"{job.step}: slurm.tensor_parallel_size = {tensor} does not divide {count} GPUs of a node")
     return count
 
 

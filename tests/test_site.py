@@ -69,7 +69,7 @@ def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
     file.write_text("partion: a\n")
     with pytest.raises(ValueError, match=f"^{file}: unknown key 'partion'; did you mean 'partition'"):
         read_site(Site(), file, {})
-    with pytest.raises(ValueError, match="^r1 launch.*gpus_per_node: .*got -1"):
+    with pytest.raises(ValueError, match=r"^r1 launch: gpus_per_node: .* got -1"):
         read_site(Site(), None, {"gpus_per_node": -1})
 
 

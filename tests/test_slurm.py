@@ -1,10 +1,11 @@
-"""The files of `r1 launch`: golden texts, a shell linter, mistakes in one line. What Slurm does with them is elsewhere."""
+"""The files of `r1 launch`: golden texts, a shell linter, mistakes in one line."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.launcher import ROOT
-from tests.toy_project import call, project, steps
+from tests.doc_pages import blocks_of, commands
+from tests.toy_project import call, project
 from tests.toy_stages import TOY
 
 GOLDEN = Path(__file__).parent / "data" / "launch"
@@ -207,7 +209,7 @@ def test_copies_that_do_not_fit_on_a_node(tmp_path: Path, capsys: pytest.Capture
     line = ["launch", str(ROOT / "configs" / "tiny.yaml"), "--slurm", "--run-dir", str(tmp_path / "run")]
     line += ["--set", "steps.rejection_sampling.engine=vllm_server", "--gpus-per-node", "8"]
     assert main([*line, "--set", "slurm.tensor_parallel_size=3"], STAGES) == 2
-    assert "rejection_sampling: slurm.tensor_parallel_size = 3 does not divide the 8 GPUs" in capsys.readouterr().err
+    assert "rejection_sampling: slurm.tensor_parallel_size = 3 does not divide 8 GPUs" in capsys.readouterr().err
 
 
 def test_two_machines_without_slurm_are_told_what_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,8 +220,41 @@ def test_two_machines_without_slurm_are_told_what_to_start(tmp_path: Path, capsy
         assert line.endswith(f"--machine-rank {rank} --main-address MACHINE_0:123")
 
 
-def fake_ssh(folder: Path) -> str:
-    """Runs what it is told to run on another machine right here; the name of the machine is all it loses."""
-    script = folder / "ssh.sh"
-    script.write_text('#!/usr/bin/env bash\nset -euo pipefail\nshift\nexec bash -c "$*"\n')
-    return f"bash {script}"
+OF_README = [line for block in blocks_of(ROOT / "launch" / "README.md") for line in block.text.splitlines()]
+SHOWN = [*(command for _, command in commands()), *(line.partition(" #")[0] for line in OF_README)]
+
+
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith("r1 launch")])
+def test_commands_of_the_pages_can_be_tried(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages import STAGES
+
+    monkeypatch.chdir(ROOT)
+    assert main([*shlex.split(command)[1:], "--dry-run"], STAGES) == 0, capsys.readouterr().err
+    assert "launch/config.json" in capsys.readouterr().out
+
+
+def serve(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """launch/vllm_server.sh with a program that prints what it was told."""
+    told = tmp_path / "vllm"
+    told.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    told.chmod(0o755)
+    script, env = ROOT / "launch" / "vllm_server.sh", {**os.environ, "R1_VLLM": str(told)}
+    return subprocess.run([script, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_script_of_a_server(tmp_path: Path) -> None:
+    (tmp_path / "a model").mkdir()
+    lint(*(ROOT / "launch").glob("*.sh"))
+    common = ["--logprobs-mode", "processed_logprobs", "--served-model-name"]
+    done = serve(tmp_path, "a model", "81", "4", "--max-model-len", "9")
+    assert done.stdout.splitlines()[1:] == [
+        *["serve", f"{tmp_path}/a model", "--port", "81", *common, f"{tmp_path}/a model", "r1"],
+        *["--tensor-parallel-size", "4", "--max-model-len", "9"],
+    ]
+    assert done.stdout.splitlines()[0].endswith(":81]'")
+    assert serve(tmp_path, "Qwen/Q").stdout.splitlines()[1:] == [
+        *["serve", "Qwen/Q", "--port", "8000", *common, "Qwen/Q", "r1"]
+    ]
+    assert (serve(tmp_path).returncode, "CHECKPOINT [PORT]" in serve(tmp_path).stderr) == (2, True)

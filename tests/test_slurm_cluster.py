@@ -1,4 +1,4 @@
-"""`r1 launch --slurm --submit` on a real Slurm of two nodes: the chain is cancelled, resumed and ends as a plain run."""
+"""`r1 launch --slurm --submit` on a real Slurm of two nodes: cancelled, resumed, it ends as a plain run ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from pipeline.lock import hold
 from tests.chains import ROOT, artifact, entries, environment, run
 from tests.slurm_cluster import Cluster, cluster
 
@@ -126,3 +127,90 @@ def test_the_chain_is_cancelled_resumed_and_ends_as_an_unbroken_run_ends(tmp_pat
     for step in set(STEPS) - {"rejection_sampling"}:
         one, two = (load_file(artifact(d, step) / "model.safetensors") for d in (run_dir, tmp_path / "whole"))
         assert all((one[name] == two[name]).all() for name in one), step
+
+
+def test_a_server_on_a_node_of_its_own_serves_a_step_and_ends_with_it(tmp_path: Path, slurm: Cluster) -> None:
+    """One allocation of two nodes: the step samples on the first from a stand-in for vLLM on the second."""
+    program = tmp_path / "vllm"
+    program.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "{ROOT}/tests/vllm_stand_in.py" "$@"\n')
+    program.chmod(0o755)
+    config, run_dir = tmp_path / "served.yaml", tmp_path / "run"
+    tree = {
+        "sandbox": "weak",
+        "models": {"base": {"path": str(ROOT / "data" / "tiny" / "base")}},
+        "data": {"held_out": {"source": "tiny", "split": "test", "rows": 6}},
+        "evaluate": {"data_from": "held_out", "max_tokens": 24, "engine": "vllm_server"},
+        "steps": [
+            {
+                "name": "samples",
+                "stage": "rejection_sampling",
+                "init_from": "base",
+                "data_from": "held_out",
+                "samples": 2,
+                "max_tokens": 48,
+                "keep_fraction": 1.0,
+                "engine": "vllm_server",
+                "rewards": [{"name": "format", "weight": 1.0}],
+            }
+        ],
+        "launch": {"threads": 1},
+        "slurm": {"gpus_per_node": 0, "vllm": str(program)},
+    }
+    config.write_text(yaml.safe_dump(tree))
+    done = launch(slurm, config, run_dir, "--submit", "--one-allocation")
+    assert done.returncode == 0, done.stderr
+    slurm.wait(lambda: not slurm.queue(), 120)
+    said = logs(run_dir)
+    assert (run_dir / "summary.json").exists(), said
+    summary = entries(json.loads((run_dir / "summary.json").read_text()))
+    assert summary["samples"]["status"] in ("done", "reused"), said
+    assert summary["base"]["metrics"]["accuracy"]["n"] == 6, said
+    assert f"serving {ROOT}/data/tiny/base" in said
+    [job] = json.loads((run_dir / "launch" / "jobs.json").read_text())
+    assert "JobState=COMPLETED" in slurm.ask("scontrol", "show", "job", job), said
+    assert "BatchHost=n1" in slurm.ask("scontrol", "show", "job", job)
+
+
+def test_a_refusal_of_slurm_is_one_line(tmp_path: Path, slurm: Cluster) -> None:
+    done = launch(
+        slurm,
+        ROOT / "configs" / "tiny.yaml",
+        tmp_path / "run",
+        "--submit",
+        "--gpus-per-node",
+        "0",
+        "--partition",
+        "gone",
+    )
+    assert done.returncode == 2
+    assert "invalid partition specified: gone" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_lock_of_a_job_that_ended_elsewhere_is_taken_over(
+    tmp_path: Path, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    sleeper = slurm.ask("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 60").strip()
+
+    def left_by(job: str | None) -> None:
+        (tmp_path / "lock.json").write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "now", "job": job}))
+
+    for job in (sleeper, None):
+        left_by(job)
+        with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
+            pass
+    slurm.ask("scancel", sleeper)
+    slurm.wait(lambda: not slurm.queue(), 30)
+    for job in (sleeper, "987654321"):
+        left_by(job)
+        with hold(tmp_path):
+            pass
+    monkeypatch.setenv("PATH", "")
+    left_by(sleeper)
+    with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
+        pass
+    monkeypatch.setenv("SLURM_JOB_ID", sleeper)  # the job itself, started again on another node
+    with hold(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["job"] == sleeper

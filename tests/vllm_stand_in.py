@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--served-model-name", nargs="+", required=True)
     parser.add_argument("--logprobs-mode", choices=["processed_logprobs"], required=True)
     arguments = parser.parse_args()
 
@@ -37,7 +37,7 @@ def main() -> None:
     lock = threading.Lock()
 
     def answer(body: dict[str, Any]) -> dict[str, Any]:
-        assert body["model"] == arguments.served_model_name
+        assert body["model"] in arguments.served_model_name
         names = ("max_tokens", "temperature", "top_p", "top_k", "n", "seed")
         with lock:
             [group] = engine.generate([body["prompt"]], Sampling(**{name: body[name] for name in names}))

@@ -89,8 +89,10 @@ def _check_flags(arguments: argparse.Namespace) -> None:
 
 
 def _wide(arguments: argparse.Namespace) -> list[str]:
-    """--nodes and --gpus-per-node as overrides of `launch:`, which the steps' own `launch:` keys still beat."""
+    """--nodes, --hosts and --gpus-per-node as overrides of `launch:`, which a step's own `launch:` keys still beat."""
     nodes, gpus = arguments.nodes, arguments.gpus_per_node
+    if nodes is None and arguments.hosts:
+        nodes = len(arguments.hosts.split(","))
     found = [f"launch.machines={nodes}"] if nodes is not None else []
     if gpus:
         from pipeline.config import load
@@ -130,7 +132,7 @@ def _machines(arguments: argparse.Namespace, jobs: list[Job], places: Places, fi
     if hosts is not None and not all(hosts):
         raise ValueError(f"--hosts: a name is empty in {arguments.hosts!r}")
     if hosts is not None and len(hosts) != count:
-        raise ValueError(f"--hosts names {len(hosts)} machines, launch.machines is {count}; --nodes N sets it")
+        raise ValueError(f"--hosts names {len(hosts)} machines, launch.machines is {count}")
     if served := next((job for job in jobs if job.server), None):
         assert served.server is not None
         raise ValueError(

@@ -48,11 +48,15 @@ def refuse(run_dir: Path) -> None:
 def submit(files: Sequence[Path], folder: Path, say: Callable[[str], None]) -> None:
     """Submit `files` so that each waits for the one before. The ids are printed, and kept in `folder`/jobs.json.
 
-    Raises ValueError where Slurm refuses one; those before it stay submitted.
+    Raises ValueError where Slurm refuses one; those before it stay submitted, and are named.
     """
     known: dict[str, str] = {}
     for file in files:
-        job = _told(_line(file, list(known)[-1] if known else None)).strip().partition(";")[0]
+        try:
+            job = _told(_line(file, list(known)[-1] if known else None)).strip().partition(";")[0]
+        except ValueError as error:
+            before = f"; the jobs before it stay in the queue, to end them: scancel {' '.join(known)}" if known else ""
+            raise ValueError(f"{error}{before}") from None
         known[job] = str(file)
         write_text(folder / JOBS, json.dumps(known, indent=2) + "\n")
         say(f"{job}  {file}")

@@ -185,6 +185,16 @@ def test_a_refusal_of_slurm_is_one_line(tmp_path: Path, slurm: Cluster) -> None:
     assert done.returncode == 2
     assert "invalid partition specified: gone" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not slurm.queue()
+
+    later = ["--gpus-per-node", "0", "--set", "slurm.options=[--hold]"]
+    later += ["--set", "slurm.steps={sft_mix: {partition: gone}}"]
+    done = launch(slurm, ROOT / "configs" / "tiny.yaml", tmp_path / "run", "--submit", *later)
+    assert done.returncode == 2
+    [job] = slurm.queue()
+    assert f"the jobs before it stay in the queue, to end them: scancel {job}\n" in done.stderr
+    assert list(json.loads((tmp_path / "run" / "launch" / "jobs.json").read_text())) == [job]
+    slurm.ask("scancel", job)
 
 
 def test_the_lock_of_a_job_that_ended_elsewhere_is_taken_over(
@@ -207,8 +217,11 @@ def test_the_lock_of_a_job_that_ended_elsewhere_is_taken_over(
         left_by(job)
         with hold(tmp_path):
             pass
-    monkeypatch.setenv("PATH", "")
     left_by(sleeper)
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))  # no answer is no leave
+    with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
+        pass
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
         pass
     monkeypatch.setenv("SLURM_JOB_ID", sleeper)  # the job itself, started again on another node

@@ -16,6 +16,9 @@ from pipeline.atomic import write_text
 JOBS = "jobs.json"
 """File of a launch: job id to the file that was submitted."""
 
+PATIENCE = 60
+"""Seconds that Slurm may take to answer."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Queued:
@@ -96,7 +99,10 @@ def job_is_over(job: str, environ: Mapping[str, str] = os.environ) -> bool:
     if shutil.which("squeue") is None:
         return False
     line = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return False
     return not done.stdout.strip() if done.returncode == 0 else "Invalid job id" in done.stderr
 
 

@@ -217,10 +217,14 @@ def test_the_lock_of_a_job_that_ended_elsewhere_is_taken_over(
         left_by(job)
         with hold(tmp_path):
             pass
-    left_by(sleeper)
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))  # no answer is no leave
-    with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
-        pass
+    monkeypatch.setattr("pipeline.slurm_queue.PATIENCE", 0.2)
+    (tmp_path / "squeue").touch(0o755)
+    for mute in ("echo no contact >&2; exit 1", "exec sleep 9"):  # no answer is no leave
+        (tmp_path / "squeue").write_text(f"#!/bin/sh\n{mute}\n")
+        monkeypatch.setenv("PATH", f"{tmp_path}:{slurm.environment['PATH']}")
+        left_by(sleeper)
+        with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
+            pass
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="process 1 on elsewhere"), hold(tmp_path):
         pass

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.artifact import Kind
 from pipeline.config import RunConfig
 from pipeline.given import HashCache, given_model
 from pipeline.graph import PREFIX
@@ -27,6 +28,8 @@ class Server:
     """Key of the configuration under which the job writes their urls."""
     checkpoint: Path
     """What they serve; an earlier job may still have to make it."""
+    follows: str | None = None
+    """How their weights follow those of the step, which trains: disk or nccl; None: they stay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,11 +100,11 @@ def _server(found: Wanted, plan: Plan, store: RunStore, node: Node) -> Server:
     [name] = node.inputs[found.input]
     made = {state.node.name: state.fingerprint for state in plan.states}
     if name in made:
-        return Server(key=found.key, checkpoint=store.path(name, made[name]))
-    source = plan.config.models[name]
-    return Server(
-        key=found.key, checkpoint=given_model(source, Path(plan.config.base_dir), name, plan.given[name]).path
-    )
+        place = store.path(name, made[name])
+    else:
+        place = given_model(plan.config.models[name], Path(plan.config.base_dir), name, plan.given[name]).path
+    trains = node.stage.makes is Kind.MODEL and found.input == "init"
+    return Server(key=found.key, checkpoint=place, follows=found.weight_sync if trains else None)
 
 
 def _parallel(config: Mapping[str, Any]) -> int:

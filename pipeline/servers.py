@@ -29,6 +29,8 @@ class Wanted:
     """Of the configuration: where the engine's options stand, such as steps.rejection_sampling.engine_options."""
     input: str
     """Name of the input whose checkpoint they serve."""
+    weight_sync: str
+    """How they would take new weights."""
 
 
 def without_servers(dumped: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def wanted(config: Mapping[str, Any], where: str) -> Wanted | None:
     """The servers that a step's dumped configuration leaves open; `where` is the place of the step's keys."""
     for inside, options in _open_places(config, ()):
         if options.get("urls") == [TO_FILL]:
-            return Wanted(key=".".join([where, *inside, "engine_options"]), input=inside[-1] if inside else "init")
+            key, source = ".".join([where, *inside, "engine_options"]), inside[-1] if inside else "init"
+            return Wanted(key=key, input=source, weight_sync=options.get("weight_sync", "disk"))
     return None
 
 

@@ -41,14 +41,14 @@ address() { scontrol show node "$1" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2; }
 """
 
 SERVE = """\
-# serve FIRST COUNT CHECKPOINT: a vLLM server on each of COUNT nodes; sets urls when all of them answer
+# serve FIRST COUNT CHECKPOINT [OPTION...]: a vLLM server on each of COUNT nodes; sets urls when all of them answer
 serve() {
   local at
   servers=() urls=()
   for ((at = $1; at < $1 + $2; at++)); do
     srun --overlap --nodes=1 --ntasks=1 --nodelist="${hosts[at]}" --output=LOGS/"vllm-%j-$at.out" \\
       VLLM serve "$3" --port "$((port + 1 + at))" --logprobs-mode processed_logprobs \\
-      OPTIONS &
+      OPTIONS "${@:4}" &
     servers+=("$!")
     urls+=("http://$(address "${hosts[at]}"):$((port + 1 + at))")
   done
@@ -166,4 +166,9 @@ def _body(job: Job, site: Site) -> str:
     if not job.server:
         return line
     first, count = (job.machines, site.vllm_nodes) if site.vllm_nodes else (0, 1)
-    return f"serve {first} {count} {shlex.quote(str(job.server.checkpoint))}\n{line}stop\n"
+    serve = f"serve {first} {count} {shlex.quote(str(job.server.checkpoint))}"
+    if job.server.follows:  # endpoints that take weights, for anyone who reaches the port
+        serve = f"VLLM_SERVER_DEV_MODE=1 {serve}"
+    if job.server.follows == "nccl":
+        serve += """ --weight-transfer-config '{"backend": "nccl"}'"""
+    return f"{serve}\n{line}stop\n"

@@ -82,7 +82,7 @@ def _line(file: Path, after: str | None) -> list[str]:
 def queued(run_dir: Path) -> list[Queued]:
     """Jobs in the queue, running ones included, that work in `run_dir`: each has it as its working directory."""
     found = []
-    for line in _told(["squeue", "--me", "--noheader", "--format=%i|%T|%j|%Z"]).splitlines():
+    for line in _told(["squeue", "--me", "--noheader", "--sort=i", "--format=%i|%T|%j|%Z"]).splitlines():
         job, state, name, where = line.strip().split("|", 3)
         if where == str(run_dir):
             found.append(Queued(id=job, name=name, state=state))

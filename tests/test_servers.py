@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ from pipeline.config import RunConfig, load
 from pipeline.graph import build
 from pipeline.jobs import Job, plan_jobs
 from pipeline.servers import TO_FILL, with_places, without_servers
+from pipeline.site import Site
+from pipeline.slurm import Places, step_file
 from pipeline.step import Node
 from stages import STAGES
+from stages.rollout import engine
+from stages.rollout.options import SamplingConfig
 from tests.chains import ROOT
+from tests.toy_project import project
+from tests.toy_stages import TOY
 
 TINY = ROOT / "configs" / "tiny.yaml"
 SERVER = "engine=vllm_server"
@@ -103,6 +110,27 @@ def test_a_resolved_configuration_says_that_urls_are_missing(tmp_path: Path) -> 
     filled = with_places(load(file))
     assert filled.evaluate
     assert filled.evaluate["engine_options"]["urls"] == [TO_FILL]
+
+
+class Trains(SamplingConfig):
+    """Of a stage that samples from what it trains."""
+
+
+@pytest.mark.parametrize("way", ["disk", "nccl"])
+def test_servers_of_a_step_that_trains_take_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setitem(engine.OPTIONS, "vllm_server", ("urls", "model", "weight_sync"))  # type: ignore[index]
+    file = project(tmp_path)
+    table = {**TOY, "toy_train": replace(TOY["toy_train"], config=Trains)}
+    config = with_places(load(file, [f"steps.first.{SERVER}", f"steps.first.engine_options.weight_sync={way}"]))
+    [found] = [job for job in plan_jobs(config, build(config, table, file), tmp_path / "run") if job.step == "first"]
+    assert found.server is not None
+    assert found.server.follows == way
+    places = Places(name="toy", source=file, config=file, run_dir=tmp_path, logs=tmp_path)
+    text = step_file(found, Site(), places)
+    assert f"\nVLLM_SERVER_DEV_MODE=1 serve 1 1 {tmp_path}/model" in text
+    assert ("""--weight-transfer-config '{"backend": "nccl"}'\n""" in text) == (way == "nccl")
 
 
 def test_gpus_that_an_engine_in_the_step_takes(tmp_path: Path) -> None:

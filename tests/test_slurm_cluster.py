@@ -129,8 +129,8 @@ def test_the_chain_is_cancelled_resumed_and_ends_as_an_unbroken_run_ends(tmp_pat
         assert all((one[name] == two[name]).all() for name in one), step
 
 
-def test_a_server_on_a_node_of_its_own_serves_a_step_and_ends_with_it(tmp_path: Path, slurm: Cluster) -> None:
-    """One allocation of two nodes: the step samples on the first from a stand-in for vLLM on the second."""
+def test_servers_on_a_node_of_their_own_serve_what_a_step_made_and_end_with_it(tmp_path: Path, slurm: Cluster) -> None:
+    """One allocation of two nodes: steps run on the first and sample from a stand-in for vLLM on the second."""
     program = tmp_path / "vllm"
     program.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" "{ROOT}/tests/vllm_stand_in.py" "$@"\n')
     program.chmod(0o755)
@@ -138,37 +138,38 @@ def test_a_server_on_a_node_of_its_own_serves_a_step_and_ends_with_it(tmp_path: 
     tree = {
         "sandbox": "weak",
         "models": {"base": {"path": str(ROOT / "data" / "tiny" / "base")}},
-        "data": {"held_out": {"source": "tiny", "split": "test", "rows": 6}},
+        "data": {
+            "chains": {"source": "tiny", "split": "cold_start", "rows": 16},
+            "held_out": {"source": "tiny", "split": "test", "rows": 6},
+        },
         "evaluate": {"data_from": "held_out", "max_tokens": 24, "engine": "vllm_server"},
-        "steps": [
-            {
-                "name": "samples",
-                "stage": "rejection_sampling",
-                "init_from": "base",
-                "data_from": "held_out",
-                "samples": 2,
-                "max_tokens": 48,
-                "keep_fraction": 1.0,
-                "engine": "vllm_server",
-                "rewards": [{"name": "format", "weight": 1.0}],
-            }
-        ],
+        "steps": [{"name": "cold_start", "stage": "cold_start", "init_from": "base", "data_from": "chains"}],
         "launch": {"threads": 1},
         "slurm": {"gpus_per_node": 0, "vllm": str(program)},
     }
     config.write_text(yaml.safe_dump(tree))
     done = launch(slurm, config, run_dir, "--submit", "--one-allocation")
     assert done.returncode == 0, done.stderr
-    slurm.wait(lambda: not slurm.queue(), 120)
+    slurm.wait(lambda: not slurm.queue(), 150)
     said = logs(run_dir)
-    assert (run_dir / "summary.json").exists(), said
-    summary = entries(json.loads((run_dir / "summary.json").read_text()))
-    assert summary["samples"]["status"] in ("done", "reused"), said
-    assert summary["base"]["metrics"]["accuracy"]["n"] == 6, said
-    assert f"serving {ROOT}/data/tiny/base" in said
     [job] = json.loads((run_dir / "launch" / "jobs.json").read_text())
     assert "JobState=COMPLETED" in slurm.ask("scontrol", "show", "job", job), said
-    assert "BatchHost=n1" in slurm.ask("scontrol", "show", "job", job)
+    summary = entries(json.loads((run_dir / "summary.json").read_text()))
+    assert {entry["status"] for entry in summary.values()} <= {"done", "reused"}, said
+    for model, checkpoint in (
+        ("base", ROOT / "data" / "tiny" / "base"),
+        ("cold_start", artifact(run_dir, "cold_start")),
+    ):
+        assert summary[model]["metrics"]["format"]["n"] == 6
+        assert f"serving {checkpoint}\n" in (run_dir / "launch" / "logs" / f"vllm-{job}-1.out").read_text()
+    assert not [p for p in Path("/proc").glob("[0-9]*") if b"vllm_stand_in" in _line(p)]
+
+
+def _line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_refusal_of_slurm_is_one_line(tmp_path: Path, slurm: Cluster) -> None:

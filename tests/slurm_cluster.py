@@ -129,13 +129,14 @@ def cluster() -> Iterator[Cluster]:
 def _configure(folder: Path) -> dict[str, str]:
     """Write slurm.conf and a key of its own for munge; the environment that points there."""
     controller, *ports = _free_ports(1 + len(NODES))
+    host = socket.gethostname().partition(".")[0]  # as Slurm cuts it
     cores = max(4, 2 * (os.cpu_count() or 1))
     nodes = [
-        f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} CPUs={cores} State=UNKNOWN"
+        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cores} State=UNKNOWN"
         for name, port in zip(NODES, ports, strict=True)
     ]
     text = CONF.format(
-        host=socket.gethostname(),
+        host=host,
         controller=controller,
         folder=folder,
         nodes="\n".join(nodes),

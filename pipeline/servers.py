@@ -1,6 +1,6 @@
 """Which steps sample from vLLM servers, which checkpoint those serve, and the urls, which are placement.
 
-A step with `engine: vllm_server` and no urls gets servers from `r1 launch`; it fills the urls in when a job starts.
+A step with `engine: vllm_server` and `urls: [launch]`, or none, gets servers from `r1 launch`; its jobs fill them in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.config import RunConfig
 
 ENGINE = "vllm_server"
-TO_FILL = "http://filled-in-by-r1-launch:8000"
+TO_FILL = "launch"
 """Stands for the urls until a job knows its nodes."""
 
 MODEL = "r1"
@@ -42,7 +42,7 @@ def without_servers(dumped: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_places(config: RunConfig) -> RunConfig:
-    """The configuration with TO_FILL wherever a server's urls are left open, so that it can be read."""
+    """The configuration with TO_FILL and MODEL wherever a server's urls are left open, so that it can be read."""
     common = config.evaluate or {}
     steps = []
     for step in map(_filled, config.steps):
@@ -80,6 +80,6 @@ def _open_places(tree: Mapping[str, Any], inside: tuple[str, ...]) -> Iterator[t
 def _filled(tree: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: _filled(value) if isinstance(value, dict) else value for key, value in tree.items()}
     options = found.get("engine_options", {})
-    if found.get("engine") == ENGINE and isinstance(options, dict) and not options.get("urls"):
+    if found.get("engine") == ENGINE and isinstance(options, dict) and options.get("urls") in (None, [], [TO_FILL]):
         found["engine_options"] = {"model": MODEL, **options, "urls": [TO_FILL]}
     return found

@@ -85,7 +85,9 @@ def test_where_servers_are_is_no_part_of_an_identity(place: str) -> None:
         _, nodes = read(f"{place}.{SERVER}", *[f"{place}.engine_options.urls={list(urls)}"] * bool(urls))
         return [node.identity() for node in nodes]
 
-    assert identities() == identities("http://a:1", "http://b:2") != [n.identity() for n in read()[1]]
+    filled = identities()
+    assert filled == identities("launch") == identities("http://a:1", "http://b:2")
+    assert filled != [node.identity() for node in read()[1]]
 
 
 def test_only_places_are_left_out() -> None:
@@ -107,6 +109,7 @@ def test_a_resolved_configuration_says_that_urls_are_missing(tmp_path: Path) -> 
     file.write_text(yaml.safe_dump({"extends": str(TINY), "evaluate": {"engine": "vllm_server"}}))
     with pytest.raises(ValueError, match="needs urls"):
         build(load(file), STAGES, file)
+    assert build(load(file, ["evaluate.engine_options.urls=[launch]"]), STAGES, file)
     filled = with_places(load(file))
     assert filled.evaluate
     assert filled.evaluate["engine_options"]["urls"] == [TO_FILL]

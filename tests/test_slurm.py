@@ -138,7 +138,8 @@ def test_the_jobs_run_a_copy_of_the_configuration_with_flags_and_overrides(tmp_p
     assert (copy["seed"], copy["launch"]["machines"], copy["launch"]["processes"]) == (7, 3, 6)
     assert "#SBATCH --nodes=3\n" in (out / "02-first.sbatch").read_text()
     assert "#SBATCH --gpus-per-node=2\n#SBATCH --partition=x\n" in (out / "02-first.sbatch").read_text()
-    code, printed, error = call("run", out / "config.json", "--set", "launch.machines=1", cwd=tmp_path)
+    one = ["--set", "launch.machines=1", "--set", "launch.processes=1"]
+    code, printed, error = call("run", out / "config.json", *one, cwd=tmp_path)
     assert code == 0, error + printed
 
 

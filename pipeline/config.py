@@ -19,6 +19,7 @@ from data.template import CONVENTIONS
 from pipeline import launch_files
 from pipeline.messages import explain, nearest, shorten
 from pipeline.reading import anchor_paths, read
+from pipeline.site import Site
 from stages.stage import Placement
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -145,6 +146,8 @@ class RunConfig(_Strict):
     evaluate: dict[str, Any] | Literal[False] | None = None
     steps: tuple[dict[str, Any], ...] = ()
     launch: Launch = Field(default_factory=lambda: Launch())
+    slurm: Site = Field(default_factory=lambda: Site())
+    """What `r1 launch --slurm` needs to know of a cluster. Never part of a fingerprint."""
     base_dir: str = ""
     """Folder that remaining relative paths start from; by default that of the configuration."""
 

@@ -15,6 +15,7 @@ from pipeline.config import NAME, Launch, RunConfig
 from pipeline.messages import checked_seed, explain, nearest, shorten
 from pipeline.preparation import identity
 from pipeline.reward_specs import anchored, identified
+from pipeline.servers import without_servers
 from stages.stage import Stage, StageConfig
 
 RESERVED = ("name", "stage", "seed", "launch", "evaluate")
@@ -62,7 +63,7 @@ class Node:
         """The part of its configuration that says what it makes. Raises ValueError for a source that is not there."""
         if self.role is Role.PREPARATION:
             return identity(self.config)  # type: ignore[arg-type]
-        return identified(self.config.model_dump(mode="json"))
+        return without_servers(identified(self.config.model_dump(mode="json")))
 
 
 def read_step(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, Any], at: int) -> Node:

@@ -14,6 +14,7 @@ from pipeline import check_data, check_launch, check_lengths, check_machine, che
 from pipeline.check_subject import Finding, Level, Subject, fail, fine, warn
 from pipeline.config import load
 from pipeline.graph import build
+from pipeline.hub import offline_if_unreachable
 from stages.stage import Stage
 
 
@@ -63,7 +64,7 @@ class Line:
     detail: str
 
     def __str__(self) -> str:
-        return f"{self.level:<4}  {self.name:<10}  {self.detail}"
+        return f"{self.level:<4}  {self.name:<12}  {self.detail}"
 
 
 def check(
@@ -77,6 +78,8 @@ def check(
         yield Line(Level.FAIL, "config", " ".join(str(error).split()))
         return
     yield Line(Level.OK, "config", f"{file}: {len(config.steps)} steps, {len(nodes)} with data and evaluations")
+    if any(source.hub for source in config.models.values()) or any("hub" in entry for entry in config.data.values()):
+        offline_if_unreachable()
     subject = Subject(config, nodes, check_machine.run_directory(run_dir, config.name))
     for entry in CHECKS:
         yield from _lines(entry, subject)
@@ -92,8 +95,9 @@ def _lines(entry: Check, subject: Subject) -> Iterator[Line]:
         seen[fail(f"the check itself broke: {type(error).__name__}: {error}")] = None
     wrong = [finding for finding in seen if finding.level is not Level.OK]
     if not any(finding.level is Level.FAIL for finding in wrong):
-        for need in entry.needs:
-            if missing := subject.broken[need]:
-                wrong.append(warn(f"not complete: {', '.join(missing)} could not be read, see above"))
+        missing = [name for need in entry.needs for name in subject.broken[need]]
+        if missing:
+            others = f" and {len(missing) - 1} others" if missing[1:] else ""
+            wrong.append(warn(f"not complete: {missing[0]}{others} could not be read, see above"))
     for finding in wrong or [next(iter(seen), fine("nothing to look at"))]:
         yield Line(finding.level, entry.name, finding.text)

@@ -15,7 +15,8 @@ from stages.cold_start import ColdStartConfig
 from stages.sft_mix import SftMixConfig
 from stages.training.options import ReinforcementConfig
 
-REFUSED = "unusable"
+REFUSED, ELSEWHERE = "unusable", "unusable: not in split"
+"""Reasons that are worth a line, and one that is a choice."""
 VERIFIED = ("reasoning_rl", "rejection_sampling")
 """Stages that leave out a row which nothing can verify."""
 
@@ -37,7 +38,7 @@ def rows(subject: Subject) -> Iterator[Finding]:
         said = ", ".join(f"{reason}: {count}" for reason, count in refused.items())
         if not peek.rows:
             yield fail(f"data.{name}: no usable row ({said or 'it is empty'})")
-        elif any(reason.startswith(REFUSED) for reason in refused):
+        elif any(reason.startswith(REFUSED) and not reason.startswith(ELSEWHERE) for reason in refused):
             yield warn(f"data.{name}: before {len(peek.rows)} rows could be used: {said}")
         seen += len(peek.rows)
     yield fine(f"{seen} rows of {len(subject.datasets)} datasets read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from stages.preference_model import PreferenceModelConfig, answer_ids
 from stages.rollout.options import SamplingConfig
 from stages.training.options import ReinforcementConfig
 
-POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length")
-"""Names of the longest sequence in the configurations of common architectures."""
+POSITIONS = ("max_position_embeddings", "n_positions")
+"""Names of the longest sequence in the configurations of common architectures; the second has a table of positions,
+and breaks behind its end."""
 
 
 class Sampler(NamedTuple):
@@ -85,13 +87,14 @@ def _too_long(subject: Subject, node: Node, sizes: Sequence[tuple[int, str]]) ->
             f"{limit} tokens and left out, the first is {over[0]!r}; the longest has {max(sizes)[0]}"
         )
         yield fail(line) if len(over) == len(sizes) else warn(line)
-    positions = _positions(subject, node.inputs["init"][0])
-    beyond = [name for size, name in sizes if size <= limit and positions is not None and size > positions]
+    positions, table = _positions(subject, node.inputs["init"][0])
+    beyond = [name for size, name in sizes if size <= limit and size > positions]
     if beyond:
-        yield fail(
+        line = (
             f"{node.where}: row {beyond[0]!r} is longer than the {positions} positions of the model; "
             f"set max_length to {positions}"
         )
+        yield fail(line) if table else warn(line)
 
 
 def sampled(subject: Subject) -> Iterator[Finding]:
@@ -128,16 +131,16 @@ def _prompt_sizes(rows: Sequence[Row], tokenizer: Any) -> list[tuple[int, str]]:
 
 
 def _room(subject: Subject, node: Node, sampler: Sampler, prompts: Sequence[tuple[int, str]]) -> Iterator[Finding]:
-    positions = _positions(subject, sampler.model)
-    if positions is None:
-        return
+    positions, table = _positions(subject, sampler.model)
     model = f"models.{subject.origin(sampler.model)}"
     none = [name for size, name in prompts if size >= positions]
     tight = [name for size, name in prompts if size < positions < size + sampler.limit]
     if none:
-        yield fail(
-            f"{subject.where(node)}: the prompt of row {none[0]!r} alone fills the {positions} positions of {model}"
+        line = (
+            f"{subject.where(node)}: {len(none)} of {len(prompts)} prompts alone fill the {positions} positions of "
+            f"{model}, the first is that of row {none[0]!r}"
         )
+        yield fail(line) if table or len(none) == len(prompts) else warn(line)
     if tight:
         yield warn(
             f"{subject.where(node)}.{sampler.key}: {len(tight)} of {len(prompts)} prompts and {sampler.limit} tokens "
@@ -145,12 +148,14 @@ def _room(subject: Subject, node: Node, sampler: Sampler, prompts: Sequence[tupl
         )
 
 
-def _positions(subject: Subject, name: str) -> int | None:
+def _positions(subject: Subject, name: str) -> tuple[float, bool]:
+    """The longest sequence that the model was made for, and whether a longer one breaks it."""
     try:
         config = read_json(subject.model(name).path / "config.json")
     except ValueError:
-        return None
-    return next((config[key] for key in POSITIONS if isinstance(config.get(key), int)), None)
+        return math.inf, False
+    key = next((key for key in POSITIONS if isinstance(config.get(key), int)), None)
+    return (math.inf, False) if key is None else (config[key], key == POSITIONS[1])
 
 
 def _shortest_right(subject: Subject, rows: Sequence[Row], tokenizer: Any) -> int | None:

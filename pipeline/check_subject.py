@@ -181,8 +181,11 @@ class Subject:
 
     def tokenizer(self, name: str, *, scoring: bool = False) -> Any:
         """Tokenizer of the given model that `name` descends from, with the run's prefill. Raises ValueError."""
+        from transformers.utils import logging
+
         from stages.training.models import load_scoring_tokenizer, load_tokenizer
 
+        logging.set_verbosity_error()  # that a row is longer than the model takes is said by a check, once
         name = self.origin(name)
         key = (name, "scoring" if scoring else "writing")
         if key not in self._tokenizers:

@@ -6,7 +6,6 @@ Everything goes through the functions that training and sampling use (stages/tra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from os.path import commonprefix
 from typing import Any
 
 from data.artifact import Kind
@@ -70,11 +69,15 @@ def _round_trip(row: Row, tokenizer: Any) -> str | None:
     for text in [user_text(row), *texts]:
         back = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
         if back.split() != text.split():
-            at = next(
-                (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back))
-            )
+            at = _parting(text, back)
             return f"its text changes in the tokenizer: {text[at : at + 24]!r} comes back as {back[at : at + 24]!r}"
     return None
+
+
+def _parting(one: str, other: str) -> int:
+    """Where two texts begin to differ."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
 
 
 def labels(subject: Subject) -> Iterator[Finding]:

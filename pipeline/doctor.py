@@ -117,11 +117,11 @@ def _isolation() -> Iterator[Line]:
         try:
             lines = self_test(mode)
         except ValueError as error:
-            yield Line(bad, f"sandbox {mode}", str(error))
+            yield Line(bad, mode, str(error))
             continue
         for name, held, detail in lines:
             level = Level.OK if held else Level.WARN if name in TOLERATED[mode] else bad
-            yield Line(level, f"sandbox {mode}", f"{name}: {detail}")
+            yield Line(level, mode, f"{name}: {detail}")
 
 
 def _cluster() -> Iterator[Line]:

@@ -96,6 +96,7 @@ def _directory(source: ModelSource, base_dir: Path, name: str) -> Path:
 
 
 def _download(source: ModelSource, name: str, patterns: list[str] | None = None) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -103,6 +104,6 @@ def _download(source: ModelSource, name: str, patterns: list[str] | None = None)
     try:
         some = {"allow_patterns": patterns} if patterns else {}
         return Path(snapshot_download(repo_id=source.hub, revision=source.revision, **some))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"models.{name}.hub: {source.hub} cannot be fetched: {reason}") from None

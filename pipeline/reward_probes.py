@@ -14,8 +14,8 @@ REASONING = {
     "zh": "先把题目再读一遍，写下已知的条件，然后一步一步地推导，最后检查得到的结果是否正确，再给出答案。",
 }
 OPEN_ANSWER = {"en": "This is what I would say about it.", "zh": "关于这个问题，我的看法就是这样。"}
-WRONG = "987654321"
-"""Right for no problem that anybody asks."""
+WRONG = ("987654321", "123456789")
+"""Right for no problem that anybody asks, and what stands in where it is."""
 
 
 def good(row: Row, convention: str) -> str | None:
@@ -33,7 +33,8 @@ def good(row: Row, convention: str) -> str | None:
 
 def wrong(row: Row, convention: str) -> str | None:
     """A well-formed answer that is not the row's."""
-    return _laid(row, convention, WRONG, exact=row.get("tests") is None)
+    answer = WRONG[WRONG[0] in str(row.get("answer"))]
+    return _laid(row, convention, answer, exact=row.get("tests") is None)
 
 
 def hostile(convention: str) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ class Check:
 
     name: str
     needs: tuple[str, ...]
-    """What it looks at: `rows` of the datasets, `models`. Where some could not be read, it says that it saw less."""
+    """What it looks at: `rows` of the datasets, `models`. Where some could not be read, its line says which."""
     find: Callable[[Subject], Iterator[Finding]]
 
 
@@ -94,10 +94,9 @@ def _lines(entry: Check, subject: Subject) -> Iterator[Line]:
     except Exception as error:  # a check that breaks is no proof that the rest is sound
         seen[fail(f"the check itself broke: {type(error).__name__}: {error}")] = None
     wrong = [finding for finding in seen if finding.level is not Level.OK]
-    if not any(finding.level is Level.FAIL for finding in wrong):
+    if not wrong:
+        seen_well = next(iter(seen), fine("nothing to look at"))
         missing = [name for need in entry.needs for name in subject.broken[need]]
-        if missing:
-            others = f" and {len(missing) - 1} others" if missing[1:] else ""
-            wrong.append(warn(f"not complete: {missing[0]}{others} could not be read, see above"))
-    for finding in wrong or [next(iter(seen), fine("nothing to look at"))]:
+        wrong = [warn(f"{seen_well.text} (not seen: {', '.join(missing)})") if missing else seen_well]
+    for finding in wrong:
         yield Line(finding.level, entry.name, finding.text)

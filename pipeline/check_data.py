@@ -81,6 +81,7 @@ def solutions(subject: Subject) -> Iterator[Finding]:
                 yield fail(f"data.{name}: reference programs cannot be run: {error}")
             continue
         tried += len(with_program)
+        subject.unproved |= {row["id"] for row in with_program} - {row["id"] for row in kept}
         wrong = [reason for reason in counts if reason != "used"]
         if with_program and not kept:
             yield fail(f"data.{name}: none of {len(with_program)} solutions passes its own tests; {wrong[0]}")
@@ -142,7 +143,7 @@ def prompts(subject: Subject) -> Iterator[Finding]:
         kept = checkable(peek.rows, specs, {}, verified=node.stage.name in VERIFIED)
         most = _Prompts(peek, len(kept)).most
         wanted = node.config.prompts_per_step
-        if most is not None and most < wanted:
+        if most is not None and most < wanted and (kept or not peek.rows):
             yield fail(f"{node.where}.prompts_per_step is {wanted}, but there are only {most} prompts")
         if node.config.curriculum is not None and kept and all(row.get("difficulty") is None for row in kept):
             yield fail(f"{node.where}.curriculum: none of the first {len(kept)} rows has a difficulty")

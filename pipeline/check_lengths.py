@@ -10,7 +10,7 @@ from data.adapters import At, Unusable, lay_out
 from data.records import Row
 from data.template import CONVENTIONS
 from pipeline.check_subject import Finding, Subject, fail, fine, warn
-from pipeline.check_text import inputs, learners
+from pipeline.check_text import encoded, inputs, learners
 from pipeline.step import Node
 from pipeline.weights import read_json
 from stages.distillation import DistillationConfig
@@ -45,15 +45,13 @@ def samplers(node: Node) -> Iterator[Sampler]:
 
 def learned(subject: Subject) -> Iterator[Finding]:
     """Rows fit `max_length` and the model's positions; a longer row is left out whole."""
-    from stages.training.encode import encode
-
     longest = 0
     for node in learners(subject):
         tokenizer = subject.tokenizer_or_none(node.inputs["init"][0])
         if tokenizer is None:
             continue
         rows = [r for name in inputs(node) for r in subject.rows(node, name).rows if r.get("completion")]
-        sizes = [(len(encode(r["prompt"], r["completion"], tokenizer).input_ids), r["id"]) for r in rows]
+        sizes = [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
         yield from _too_long(subject, node, sizes)
         longest = max([longest, *(size for size, _ in sizes)])
     for node in subject.steps:

@@ -38,7 +38,7 @@ def rewards(subject: Subject) -> Iterator[Finding]:
     tried: set[str] = set()
     names: set[str] = set()
     for node in subject.steps:
-        if node.stage.mix is None:
+        if node.stage.mix is None or not node.stage.mix(node.config, node.wired):
             continue
         config = subject.config
         try:
@@ -78,6 +78,7 @@ def _rows(subject: Subject, node: Node, name: str) -> list[Row]:
     assert node.stage.mix is not None
     specs = node.stage.mix(node.config, node.wired)
     rows = checkable(subject.rows(node, name).rows, specs, {}, verified=False)
+    rows = [row for row in rows if row["id"] not in subject.unproved]
     modes = sandboxes(node.stage, node.config, node.wired, subject.config.sandbox)
     most = 0 if any(subject.sandbox_fault(mode) for mode in modes) else PROGRAMS
     convention = subject.config.convention
@@ -112,15 +113,17 @@ def _prove(subject: Subject, node: Node, term: Term, rows: Sequence[Row]) -> Ite
         if isinstance(verdicts, str):
             yield fail(f"{where} {verdicts} on {what}")
             return
-        yield from _findings(where, what, [row for row, _ in pairs], verdicts, bad)
+        if finding := _finding(where, what, [row for row, _ in pairs], verdicts, bad):
+            yield finding
+            return
         free = [v.score for v in verdicts if v.score is not None]
         if what == "an empty completion" and kind not in full and free and min(free) >= 1 and not term.gate:
             yield warn(f"{where} pays {free[0]:g} for {what}; hold it back with a gate, as in gate: correctness")
 
 
-def _findings(
+def _finding(
     where: str, what: str, rows: Sequence[Row], verdicts: Sequence[Verdict], bad: Callable[[float], bool]
-) -> Iterator[Finding]:
+) -> Finding | None:
     """The first row that got what it must not get."""
     from rewards.reward import Status
 
@@ -128,11 +131,10 @@ def _findings(
         why = f" ({verdict.detail})" if verdict.detail else ""
         if verdict.score is None:
             if verdict.status is not Status.NOT_APPLICABLE:
-                yield fail(f"{where} has no score for {what} of row {row['id']!r}: {verdict.status}{why}")
-                return
+                return fail(f"{where} has no score for {what} to row {row['id']!r}: {verdict.status}{why}")
         elif bad(verdict.score):
-            yield fail(f"{where} gives {verdict.score:g} to {what} of row {row['id']!r}{why}")
-            return
+            return fail(f"{where} gives {verdict.score:g} to {what} to row {row['id']!r}{why}")
+    return None
 
 
 def _sample(subject: Subject, node: Node, row: Row, text: str) -> Sample:

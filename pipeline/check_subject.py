@@ -21,6 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.given import described_model
 from pipeline.preparation import PreparationConfig
 from pipeline.step import Node, Role
+from pipeline.weights import read_json
 
 ROWS = 20
 """Rows of each dataset that are looked at."""
@@ -83,6 +84,8 @@ class Subject:
     run_dir: Path
     broken: dict[str, list[str]] = field(default_factory=lambda: {"rows": [], "models": []})
     """Names of datasets and models that could not be read; the checks that need them saw less."""
+    unproved: set[str] = field(default_factory=set)
+    """Ids of rows whose own solution fails their tests; preparation leaves them out."""
     _peeks: dict[str, Peek | ValueError] = field(default_factory=dict)
     _models: dict[str, Artifact | ValueError] = field(default_factory=dict)
     _tokenizers: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -170,14 +173,16 @@ class Subject:
         name = self.origin(name)
         if name not in self._models:
             try:
-                self._models[name] = described_model(self.config.models[name], Path(self.config.base_dir), name)
+                found = described_model(self.config.models[name], Path(self.config.base_dir), name)
+                read_json(found.path / "config.json")
+                self._models[name] = found
             except ValueError as error:
                 self.broken["models"].append(name)
                 self._models[name] = error
-        found = self._models[name]
-        if isinstance(found, ValueError):
-            raise found
-        return found
+        kept = self._models[name]
+        if isinstance(kept, ValueError):
+            raise kept
+        return kept
 
     def tokenizer(self, name: str, *, scoring: bool = False) -> Any:
         """Tokenizer of the given model that `name` descends from, with the run's prefill. Raises ValueError."""
@@ -187,13 +192,13 @@ class Subject:
 
         logging.set_verbosity_error()  # that a row is longer than the model takes is said by a check, once
         name = self.origin(name)
-        key = (name, "scoring" if scoring else "writing")
+        key, prefill = (name, "scoring" if scoring else "writing"), self.config.prefill_text
         if key not in self._tokenizers:
             try:
                 path = self.model(name).path
-                self._tokenizers[key] = (
-                    load_scoring_tokenizer(path) if scoring else load_tokenizer(path, self.config.prefill_text)
-                )
+                self._tokenizers[key] = load_scoring_tokenizer(path) if scoring else load_tokenizer(path, prefill)
+                if not scoring:
+                    _try_template(self._tokenizers[key])
             except Exception as error:  # transformers raises a dozen kinds for a file that is not what it seems
                 if name not in self.broken["models"]:
                     self.broken["models"].append(name)
@@ -222,3 +227,11 @@ class Subject:
             except ValueError as error:
                 self._sandboxes[mode] = str(error)
         return self._sandboxes[mode]
+
+
+def _try_template(tokenizer: Any) -> None:
+    """Raise ValueError where the chat template cannot lay out the simplest prompt."""
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template may raise what it likes
+        raise ValueError(f"its chat template refuses a user's message: {type(error).__name__}: {error}") from None

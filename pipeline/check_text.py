@@ -6,7 +6,7 @@ Everything goes through the functions that training and sampling use (stages/tra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.artifact import Kind
 from data.records import Row, user_text
@@ -14,6 +14,9 @@ from data.template import CONVENTIONS
 from pipeline.check_subject import Finding, Subject, fail, fine
 from pipeline.step import Node
 from stages.training.options import SupervisedConfig
+
+if TYPE_CHECKING:
+    from stages.training.encode import Encoded
 
 
 def learners(subject: Subject) -> Iterator[Node]:
@@ -26,10 +29,21 @@ def inputs(node: Node) -> list[str]:
     return [name for name in node.inputs if node.stage.needs[name].kind is Kind.DATASET]
 
 
+def encoded(row: Row, tokenizer: Any, prefill: str = "") -> Encoded | None:
+    """The row as it is learned; None where the chat template refuses its prompt, which the check of that says."""
+    from stages.training.encode import encode
+
+    try:
+        return encode(row["prompt"], row["completion"], tokenizer, prefill)
+    except Exception:
+        return None
+
+
 def template(subject: Subject) -> Iterator[Finding]:
     """The chat template takes every row; tags and texts survive the way to token ids and back, as TRL decodes them."""
     texts = 0
     done: set[tuple[str, str]] = set()
+    broken: set[str] = set()
     for node in subject.steps:
         tokenizer = subject.tokenizer_or_none(node.inputs["init"][0]) if node.stage.generative else None
         if tokenizer is None:
@@ -39,13 +53,15 @@ def template(subject: Subject) -> Iterator[Finding]:
             yield fail(
                 f"{model}: the tag {lost} is a special token, which rewards never see; add it with special=False"
             )
+            broken.add(model)
         for row in (row for name in inputs(node) for row in subject.rows(node, name).rows):
-            if (model, row["id"]) in done:
+            if (model, row["id"]) in done or model in broken:
                 continue
             done.add((model, row["id"]))
             if wrong := _round_trip(row, tokenizer):
                 yield fail(f"{subject.where(node)}: row {row['id']!r}: {wrong} ({model})")
-                break
+                broken.add(model)  # one row shows it
+                continue
             texts += 1
     yield fine(f"{texts} rows render and come back as they were")
 
@@ -65,8 +81,8 @@ def _round_trip(row: Row, tokenizer: Any) -> str | None:
         return f"the chat template refuses its prompt: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
     if user_text(row).strip() not in shown:
         return "the chat template does not show its last user message"
-    texts = [message["content"] for message in row.get("completion") or ()]
-    for text in [user_text(row), *texts]:
+    learned = [message["content"] for message in row.get("completion") or ()]
+    for text in [user_text(row), *(text for text in learned if tokenizer.eos_token not in text)]:  # see labels
         back = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
         if back.split() != text.split():
             at = _parting(text, back)
@@ -82,7 +98,6 @@ def _parting(one: str, other: str) -> int:
 
 def labels(subject: Subject) -> Iterator[Finding]:
     """What is learned of one row: the completion, whose last label is EOS."""
-    from stages.training.encode import encode
     from stages.training.models import visible_prefill
 
     said = None
@@ -97,7 +112,9 @@ def labels(subject: Subject) -> Iterator[Finding]:
         if not taught and not made:
             yield fail(f"{node.where}.data_from: none of {len(rows)} rows has a completion to learn")
         for row in taught:
-            item = encode(row["prompt"], row["completion"], tokenizer, visible_prefill(tokenizer, opening))
+            item = encoded(row, tokenizer, visible_prefill(tokenizer, opening))
+            if item is None:
+                continue
             learned = [i for i, m in zip(item.input_ids, item.completion_mask, strict=True) if m]
             eos = tokenizer.eos_token
             if tokenizer.eos_token_id in learned[:-1]:

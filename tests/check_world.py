@@ -89,4 +89,5 @@ def problem(number: int, **more: Any) -> dict[str, Any]:
 def chain(number: int, convention: str = "think_answer", **more: Any) -> dict[str, Any]:
     """A row with a completion."""
     text = CONVENTIONS[convention].render(f"{number} and 20 make {number + 20}.", str(number + 20))
-    return problem(number, id=f"c{number}", completion=[{"role": "assistant", "content": text}], **more)
+    row = problem(number, id=f"c{number}", completion=[{"role": "assistant", "content": text}])
+    return {**row, **more}

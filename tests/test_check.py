@@ -28,6 +28,7 @@ from stages.stage import Input
 from tests.chains import ROOT, run
 from tests.check_faults import CASES, SAMPLING, TESTS, both, cold, more, program, rl, rows, top, user, wrote
 from tests.check_world import World, chain, problem
+from tests.doc_pages import table_rows
 
 NO_TEACHER = {
     "name": "small", "stage": "distillation", "init_from": "base", "data_from": "chains", "max_length": 256,
@@ -318,3 +319,8 @@ def test_a_configuration_of_the_embedded_world_that_passes_runs(
     assert "FAIL" not in capsys.readouterr().out
     summary, _ = run(file, tmp_path / "run")
     assert {entry["status"] for entry in summary["steps"]} <= {"done", "reused"}
+
+
+def test_the_page_tells_every_check() -> None:
+    told_of = table_rows((ROOT / "docs" / "check.md").read_text(encoding="utf-8"))
+    assert {"config", *(entry.name for entry in CHECKS)} == set(told_of)

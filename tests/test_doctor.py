@@ -55,7 +55,8 @@ def test_a_library_that_the_demo_needs_fails(monkeypatch: pytest.MonkeyPatch, is
     monkeypatch.setattr(machine, "installed", lambda name: other[name] if name in other else real(name))
     assert told(Level.FAIL) == [
         "torch: torch is not installed; pip install 'torch>=2.6'",
-        "transformers: transformers 4.40.0 is installed, <5.18,>=5.10 is needed; pip install 'transformers<5.18,>=5.10'",
+        "transformers: transformers 4.40.0 is installed, <5.18,>=5.10 is needed; "
+        "pip install 'transformers<5.18,>=5.10'",
     ]
     warned = "vllm: vllm 0.5 is installed, <=0.31,>=0.22 is needed; pip install 'vllm<=0.31,>=0.22'"
     assert warned in told(Level.WARN)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import check_data, check_launch, check_lengths, check_machine, check_model, check_rewards, check_text
-from pipeline.check_subject import Finding, Level, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, Level, fail, fine, warn
+from pipeline.check_subject import Subject
 from pipeline.config import load
 from pipeline.graph import build
 from pipeline.hub import offline_if_unreachable

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data import files
 from data.template import CONVENTIONS
-from pipeline.check_subject import Finding, Peek, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Peek, Subject
 from pipeline.messages import nearest
 from pipeline.preparation import PreparationConfig
 from stages.cold_start import ColdStartConfig

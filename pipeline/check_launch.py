@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from pipeline import machine
-from pipeline.check_subject import Finding, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Subject
 from pipeline.step import Node
 
 SECONDS = 2.0

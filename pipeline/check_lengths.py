@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from data.adapters import At, Unusable, lay_out
 from data.records import Row
 from data.template import CONVENTIONS
-from pipeline.check_subject import Finding, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Subject
 from pipeline.check_text import encoded, inputs, learners
 from pipeline.step import Node
 from pipeline.weights import read_json

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data.artifact import Kind
 from pipeline import machine
-from pipeline.check_subject import Finding, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Subject
 from pipeline.machine import GIB
 from pipeline.reward_specs import sandboxes
 from pipeline.step import Node, Role

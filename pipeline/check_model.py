@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from data.artifact import Artifact, Kind
-from pipeline.check_subject import Finding, Subject, fail, fine
+from pipeline.check_findings import Finding, fail, fine
+from pipeline.check_subject import Subject
 from pipeline.contract import check_inputs
 from pipeline.weights import parameter_count, read_json, weight_files
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from data.records import Row
 from data.template import CONVENTIONS
-from pipeline.check_subject import Finding, Subject, fail, fine, warn
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Subject
 from pipeline.reward_probes import good, hostile, wrong
 from pipeline.reward_specs import check_rewards, sandboxes
 from pipeline.step import Node

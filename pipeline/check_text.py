@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from data.artifact import Kind
 from data.records import Row, user_text
 from data.template import CONVENTIONS
-from pipeline.check_subject import Finding, Subject, fail, fine
+from pipeline.check_findings import Finding, fail, fine
+from pipeline.check_subject import Subject
 from pipeline.step import Node
 from stages.training.options import SupervisedConfig
 

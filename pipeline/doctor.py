@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline import machine
 from pipeline.check import Line
-from pipeline.check_subject import Level
+from pipeline.check_findings import Level
 from pipeline.machine import GIB
 
 DEMO_DISK, DEMO_MEMORY = 1 * GIB, 3 * GIB

@@ -18,7 +18,8 @@ import yaml
 from data.artifact import Kind
 from pipeline import check_launch, check_rewards, cli, hub, machine
 from pipeline.check import CHECKS, Check, _lines
-from pipeline.check_subject import Level, Subject
+from pipeline.check_findings import Level
+from pipeline.check_subject import Subject
 from pipeline.config import load
 from pipeline.graph import build
 from pipeline.machine import Gpu

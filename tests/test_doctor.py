@@ -13,7 +13,7 @@ import pytest
 
 import rewards.sandbox
 from pipeline import cli, doctor, machine
-from pipeline.check_subject import Level
+from pipeline.check_findings import Level
 from pipeline.machine import Gpu
 from stages import STAGES
 

@@ -162,7 +162,10 @@ def test_distillation_without_a_teacher_scores_nothing_and_may_run(world: World)
 def test_a_sandbox_that_cannot_be_had(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     both(rows("problems", *[problem(n, answer=None, tests=TESTS) for n in range(4)]), top(sandbox="bubblewrap"))(world)
-    assert told(world) == ["sandbox: sandbox: bubblewrap does not hold here: starts: "]
+    assert told(world) == [
+        "sandbox: sandbox: bubblewrap is not installed; run `apt-get install bubblewrap` (or your system's "
+        "equivalent), or choose `sandbox: weak` and accept that programs are isolated less; see docs/sandbox.md"
+    ]
 
 
 def test_a_reward_that_hangs_is_left_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,18 +9,21 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline import machine
 from pipeline.check import Line
 from pipeline.check_findings import Level
 from pipeline.machine import GIB
+from rewards.sandbox_command import Mode
 
 DEMO_DISK, DEMO_MEMORY = 1 * GIB, 3 * GIB
 """What `make demo` takes, with room to spare."""
 SHM = 1 * GIB
 """Below this much of /dev/shm, NCCL and data loaders of many processes fail."""
+MODES: Mapping[Mode, Level] = {"bubblewrap": Level.WARN, "weak": Level.FAIL}
+"""How bad it is where a sandbox does not hold: the demo asks for `weak`."""
 FILES = 4096
 """Open files that one process of a vLLM server or a scoring pool may want."""
 
@@ -102,7 +105,7 @@ def _number(limit: int) -> str:
 
 
 def _isolation() -> Iterator[Line]:
-    """Both modes line by line; the demo runs with `weak`, so only that one fails."""
+    """Both modes line by line."""
     from rewards.sandbox import self_test
     from rewards.sandbox_selftest import TOLERATED
 
@@ -111,7 +114,7 @@ def _isolation() -> Iterator[Line]:
         yield Line(Level.WARN, "bubblewrap", "not found; sandbox: bubblewrap needs it: apt-get install bubblewrap")
     else:
         yield Line(Level.OK, "bubblewrap", found)
-    for mode, bad in (("bubblewrap", Level.WARN), ("weak", Level.FAIL)):
+    for mode, bad in MODES.items():
         if mode == "bubblewrap" and found is None:
             continue
         try:

@@ -102,8 +102,7 @@ def _download(source: ModelSource, name: str, patterns: list[str] | None = None)
 
     assert source.hub is not None
     try:
-        some = {"allow_patterns": patterns} if patterns else {}
-        return Path(snapshot_download(repo_id=source.hub, revision=source.revision, **some))
+        return Path(snapshot_download(repo_id=source.hub, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"models.{name}.hub: {source.hub} cannot be fetched: {reason}") from None

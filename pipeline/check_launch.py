@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.parse
@@ -38,13 +39,16 @@ def launch(subject: Subject) -> Iterator[Finding]:
 
 def _file(where: str, file: Path) -> Iterator[Finding]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        tree = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError:
         yield fail(f"{where}: there is no file {file}")
+    except json.JSONDecodeError as error:
+        yield fail(f"{where}: {file}:{error.lineno}: not JSON ({error.msg})")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        yield fail(f"{where}: {file}{line}: neither YAML nor JSON ({getattr(error, 'problem', None) or 'not UTF-8'})")
+        yield fail(f"{where}: {file}{line}: not YAML ({getattr(error, 'problem', None) or 'not UTF-8'})")
     else:
         if not isinstance(tree, dict):
             yield fail(f"{where}: {file}: expected keys and values at the top level")

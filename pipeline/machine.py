@@ -45,15 +45,26 @@ def gpus() -> tuple[Gpu, ...]:
     return every if visible is None else every[: len(visible.split(","))]
 
 
-def memory() -> tuple[int, int]:
-    """(available, total) bytes of main memory; a control group's limit counts where it is lower."""
-    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
-    available, total = (int(fields[key]) << 10 for key in ("MemAvailable", "MemTotal"))
-    limit = Path("/sys/fs/cgroup/memory.max")
+def memory(root: Path = Path("/")) -> tuple[int, int]:
+    """(available, total) bytes of main memory; the limit of a control group counts where it is lower.
+
+    Cached files of the group are available: the kernel gives them up first.
+    """
+    fields = _numbers(root / "proc/meminfo")
+    available, total = (fields[key] << 10 for key in ("MemAvailable:", "MemTotal:"))
+    group = root / "sys/fs/cgroup"
+    limit = group / "memory.max"
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        used = int((group / "memory.current").read_text()) - _numbers(group / "memory.stat").get("inactive_file", 0)
         total = min(total, int(text))
-        available = min(available, max(0, total - int(Path("/sys/fs/cgroup/memory.current").read_text())))
+        available = min(available, max(0, int(text) - used))
     return available, total
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """First word of each line to the number behind it."""
+    words = (line.split() for line in file.read_text().splitlines())
+    return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdigit()}
 
 
 def disk_free(path: Path) -> int:

@@ -591,9 +591,17 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     "accelerate config is not YAML": (
         both(wrote("multi.yaml", "a: [1,\nb: 2\n"), top(launch={"accelerate_config": "multi.yaml"})),
         (
-            "launch: launch.accelerate_config: FOLDER/multi.yaml:3: neither YAML nor JSON (expected ',' or ']', but "
+            "launch: launch.accelerate_config: FOLDER/multi.yaml:3: not YAML (expected ',' or ']', but "
             "got '<stream end>')"
         ),
+    ),
+    "DeepSpeed file is not JSON": (
+        both(wrote("zero.json", '{\n"a": }'), top(launch={"deepspeed": "zero.json"})),
+        "launch: launch.deepspeed: FOLDER/zero.json:2: not JSON (Expecting value)",
+    ),
+    "accelerate config is not text": (
+        both(wrote("zero.yaml", b"\xff"), top(launch={"accelerate_config": "zero.yaml"})),
+        "launch: launch.accelerate_config: FOLDER/zero.yaml: not YAML (not UTF-8)",
     ),
     "DeepSpeed file holds a list": (
         both(wrote("zero.json", "[1]"), top(launch={"deepspeed": "zero.json"})),

@@ -133,6 +133,20 @@ def test_gpus_are_read_off_the_driver(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen() == ()
 
 
+def test_memory_of_a_control_group(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  8192 kB\nMemFree:  1 kB\nMemAvailable:  4096 kB\n")
+    assert machine.memory(tmp_path) == (4 << 20, 8 << 20)
+    (group / "memory.max").write_text("max\n")
+    assert machine.memory(tmp_path) == (4 << 20, 8 << 20)
+    (group / "memory.max").write_text(f"{3 << 20}\n")
+    (group / "memory.current").write_text(f"{3 << 20}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {1 << 20}\n")
+    assert machine.memory(tmp_path) == (1 << 20, 3 << 20), "cached files are given up"
+
+
 def test_requirements_come_from_the_metadata_where_there_is_no_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

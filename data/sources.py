@@ -65,10 +65,11 @@ def _pinned(spec: Mapping[str, Any]) -> None:
         )
 
 
-def load(spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str) -> Loaded:
+def load(spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str, *, stream: bool = False) -> Loaded:
     """Open a dataset entry. Rows are validated records, in order or shuffled by `seed`.
 
-    `convention` names the layout of completions (data/template.py). Raises ValueError at once for a wrong entry
+    `convention` names the layout of completions (data/template.py). `stream` fetches no more of a hub dataset than
+    is consumed. Raises ValueError at once for a wrong entry
     or a missing file, and while rows are consumed for a malformed line (unless `on_error: count`).
     """
     check(spec)
@@ -77,7 +78,7 @@ def load(spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str) ->
     counts: dict[str, int] = {"used": 0}
     if SOURCES[spec["source"]].adapt is None:
         return Loaded(_counted(_generated(spec, seed, convention), counts), counts)
-    values = _values(spec, base_dir)
+    values = _values(spec, base_dir, stream)
     rows = _filtered(_adapted(values, spec, seed, convention, counts), spec, counts)
     if spec.get("shuffle"):
         rows = _shuffled(rows, seed)
@@ -86,12 +87,12 @@ def load(spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str) ->
     return Loaded(_counted(itertools.islice(rows, skip, stop), counts), counts)
 
 
-def _values(spec: Mapping[str, Any], base_dir: Path) -> Iterator[tuple[str, str, Any]]:
+def _values(spec: Mapping[str, Any], base_dir: Path, stream: bool) -> Iterator[tuple[str, str, Any]]:
     """Place, name ("train-17") and raw value of each row."""
     if "hub" in spec:
         _pinned(spec)
         split = spec.get("split", "train")
-        stem, found = split, read_hub(spec["hub"], spec["revision"], split, spec.get("subset"))
+        stem, found = split, read_hub(spec["hub"], spec["revision"], split, spec.get("subset"), stream)
         return ((where, f"{stem}-{n}", value) for n, (where, value) in enumerate(found))
     paths = files.resolve(spec["path"], base_dir)
     return (
@@ -101,12 +102,14 @@ def _values(spec: Mapping[str, Any], base_dir: Path) -> Iterator[tuple[str, str,
     )
 
 
-def read_hub(name: str, revision: str | None, split: str, subset: str | None = None) -> Iterator[tuple[str, Any]]:
+def read_hub(
+    name: str, revision: str | None, split: str, subset: str | None = None, stream: bool = False
+) -> Iterator[tuple[str, Any]]:
     """Place and value of each row of a hub dataset (or of a local directory that `datasets` can load)."""
     import datasets
 
     try:
-        table = datasets.load_dataset(name, subset, split=split, revision=revision)
+        table = datasets.load_dataset(name, subset, split=split, revision=revision, streaming=stream)
     except (OSError, ValueError) as error:
         raise ValueError(f"hub dataset {name}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None
     for number, value in enumerate(table, start=1):

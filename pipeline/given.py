@@ -47,11 +47,7 @@ class HashCache:
 def model_fingerprint(source: ModelSource, base_dir: Path, name: str, cache: HashCache) -> str:
     """Identity of a given checkpoint. Raises ValueError where the directory holds no model."""
     if source.hub:
-        if source.revision == UNPINNED:
-            raise ValueError(
-                f"models.{name}.revision: {source.hub} is not pinned: "
-                "set its revision to the commit that you trust (40 hex digits)"
-            )
+        _pinned(source, name)
         return fingerprint({"hub": source.hub, "revision": source.revision})
     return fingerprint({"content": hash_path(_directory(source, base_dir, name), cache.hash_one)})
 
@@ -69,6 +65,26 @@ def given_model(source: ModelSource, base_dir: Path, name: str, identity: str) -
     return made
 
 
+def described_model(source: ModelSource, base_dir: Path, name: str) -> Artifact:
+    """The checkpoint as far as its small files tell, for checks: weights of the Hub are not fetched, nothing is hashed.
+
+    Raises ValueError as `given_model` does, and for a repository that is not pinned.
+    """
+    if source.path:
+        return given_model(source, base_dir, name, "0" * 12)
+    _pinned(source, name)
+    path = _download(source, name, ["*.json", "*.jinja", "*.txt", "*.model"])
+    return Artifact(kind=Kind.MODEL, path=path, fingerprint="0" * 12, name=name, contract=model_contract(path))
+
+
+def _pinned(source: ModelSource, name: str) -> None:
+    if source.revision == UNPINNED:
+        raise ValueError(
+            f"models.{name}.revision: {source.hub} is not pinned: "
+            "set its revision to the commit that you trust (40 hex digits)"
+        )
+
+
 def _directory(source: ModelSource, base_dir: Path, name: str) -> Path:
     assert source.path is not None
     path = (base_dir / Path(source.path).expanduser()).resolve()
@@ -79,13 +95,14 @@ def _directory(source: ModelSource, base_dir: Path, name: str) -> Path:
     return path
 
 
-def _download(source: ModelSource, name: str) -> Path:
+def _download(source: ModelSource, name: str, patterns: list[str] | None = None) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     assert source.hub is not None
     try:
-        return Path(snapshot_download(repo_id=source.hub, revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(repo_id=source.hub, revision=source.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"models.{name}.hub: {source.hub} cannot be fetched: {reason}") from None

@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "SandboxError",
     "close",
+    "fault",
     "require",
     "run_functions",
     "run_script",
@@ -33,16 +34,21 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
+def fault(mode: str, lines: list[Line]) -> str | None:
+    """What of a self-test's `lines` keeps `mode` from being trusted, in one line; None if nothing does."""
+    tolerated = TOLERATED[check_mode(mode)]
+    broken = next(((name, detail) for name, ok, detail in lines if not ok and name not in tolerated), None)
+    return None if broken is None else f"sandbox: {mode} does not hold here: {': '.join(broken)}"
+
+
 def require(mode: str) -> None:
     """Refuse to go on unless programs can be isolated as `mode` promises; log what `weak` leaves open.
 
     Raises ValueError naming the first line of the self-test that fails.
     """
     lines = self_test(mode)
-    tolerated = TOLERATED[check_mode(mode)]
-    for name, ok, detail in lines:
-        if not ok and name not in tolerated:
-            raise ValueError(f"sandbox: {mode} does not hold here: {name}: {detail}")
+    if wrong := fault(mode, lines):
+        raise ValueError(wrong)
     if mode == "weak":
         log.warning("sandbox: weak: programs share this machine's process table and kernel objects; prefer bubblewrap")
     for name, ok, detail in lines:

@@ -328,7 +328,7 @@ def test_a_hub_model_is_fetched_once_and_only_when_it_is_needed(
 
     asked: list[str] = []
 
-    def fetch(repo_id: str, revision: str) -> str:
+    def fetch(repo_id: str, revision: str, allow_patterns: list[str] | None) -> str:
         asked.append(f"{repo_id}@{revision}")
         return str(tmp_path / "model")
 

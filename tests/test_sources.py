@@ -461,6 +461,8 @@ def test_a_hub_data_set_is_read_by_the_datasets_library(tmp_path: Path, monkeypa
     rows = rows_of(spec, tmp_path)
     assert [row["id"] for row in rows] == ["gsm8k/train-0", "gsm8k/train-1"]
     assert rows[0]["answer"] == "2"
+    streamed = sources.load(spec, tmp_path, 0, "think_answer", stream=True)
+    assert list(streamed.rows) == rows
     with pytest.raises(ValueError, match="hub dataset someone/sums: cannot be loaded"):
         rows_of(spec | {"split": "tset"}, tmp_path)
 

@@ -8,14 +8,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from data.artifact import Artifact, Contract, Kind, hash_file
 from data.contract import model_contract
 from pipeline.config import ModelSource
 from pipeline.contract import check_disk, check_inputs
-from pipeline.given import HashCache, given_model
+from pipeline.given import HashCache, described_model, given_model
 from pipeline.lock import hold
 from pipeline.store import Record, RunStore
 from stages.stage import Input, Metric
@@ -248,23 +250,26 @@ def test_a_hub_model_is_downloaded_at_its_commit(tmp_path: Path, monkeypatch: py
     import huggingface_hub
 
     sha = "a" * 40
-    asked: list[dict[str, str]] = []
+    asked: list[dict[str, Any]] = []
 
-    def fetch(**arguments: str) -> str:
+    def fetch(**arguments: Any) -> str:
         asked.append(arguments)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     found = given_model(ModelSource(hub="o/n", revision=sha), tmp_path, "base", KEY)
     assert (found.path, found.fingerprint) == (tmp_path, KEY)
-    assert asked == [{"repo_id": "o/n", "revision": sha}]
+    assert asked == [{"repo_id": "o/n", "revision": sha, "allow_patterns": None}]
+    described_model(ModelSource(hub="o/n", revision=sha), tmp_path, "base")
+    assert "*.json" in asked[1]["allow_patterns"], "a check fetches no weights"
 
 
-def test_a_hub_model_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError("no\nnetwork"), httpx.ConnectError("no network")])
+def test_a_hub_model_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     import huggingface_hub
 
     def fetch(**_: str) -> str:
-        raise OSError("no\nnetwork")
+        raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(ValueError, match=r"^models.base.hub: o/n cannot be fetched: no network$"):

@@ -1,0 +1,175 @@
+"""Checks of lengths in tokens: what is left out as too long, and whether prompt and answer fit the limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from data.adapters import At, Unusable, lay_out
+from data.records import Row
+from data.template import CONVENTIONS
+from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_subject import Subject
+from pipeline.check_text import encoded, inputs, learners
+from pipeline.step import Node
+from pipeline.weights import read_json
+from stages.distillation import DistillationConfig
+from stages.preference_model import PreferenceModelConfig, answer_ids
+from stages.rollout.options import SamplingConfig
+from stages.training.options import ReinforcementConfig
+
+POSITIONS = ("max_position_embeddings", "n_positions")
+"""Names of the longest sequence in the configurations of common architectures; the second has a table of positions,
+and breaks behind its end."""
+
+
+class Sampler(NamedTuple):
+    """A step's limit on what is sampled."""
+
+    key: str
+    limit: int
+    model: str
+    data: str
+
+
+def samplers(node: Node) -> Iterator[Sampler]:
+    """What a step samples, if it does."""
+    config = node.config
+    if isinstance(config, ReinforcementConfig):
+        yield Sampler("max_completion_tokens", config.max_completion_tokens, node.inputs["init"][0], "data")
+    elif isinstance(config, SamplingConfig):
+        yield Sampler("max_tokens", config.max_tokens, node.inputs["init"][0], "data")
+    elif isinstance(config, DistillationConfig) and node.inputs.get("teacher"):
+        yield Sampler("teacher.max_tokens", config.teacher.max_tokens, node.inputs["teacher"][0], "prompts")
+
+
+def learned(subject: Subject) -> Iterator[Finding]:
+    """Rows fit `max_length` and the model's positions; a longer row is left out whole."""
+    longest = 0
+    for node in learners(subject):
+        tokenizer = subject.tokenizer_or_none(node.inputs["init"][0])
+        if tokenizer is None:
+            continue
+        rows = [r for name in inputs(node) for r in subject.rows(node, name).rows if r.get("completion")]
+        sizes = [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
+        yield from _too_long(subject, node, sizes)
+        longest = max([longest, *(size for size, _ in sizes)])
+    for node in subject.steps:
+        if isinstance(node.config, PreferenceModelConfig):
+            yield from _pairs(subject, node)
+    yield fine(f"the longest row has {longest} tokens" if longest else "no step learns from completions")
+
+
+def _pairs(subject: Subject, node: Node) -> Iterator[Finding]:
+    tokenizer = subject.tokenizer_or_none(node.inputs["init"][0], scoring=True)
+    rows = subject.rows(node, "data").rows
+    pairs = [row for row in rows if row.get("chosen") and row.get("rejected")]
+    if rows and not pairs:
+        yield fail(f"{node.where}.data_from: none of {len(rows)} rows is a pair (columns chosen and rejected)")
+    if tokenizer is not None:
+        sides = ("chosen", "rejected")
+        name = subject.config.convention
+        yield from _too_long(
+            subject,
+            node,
+            [(max(len(answer_ids(tokenizer, r, r[s][-1]["content"], name)) for s in sides), r["id"]) for r in pairs],
+        )
+
+
+def _too_long(subject: Subject, node: Node, sizes: Sequence[tuple[int, str]]) -> Iterator[Finding]:
+    limit = getattr(node.config, "max_length", 0)
+    over = [name for size, name in sizes if size > limit]
+    if over:
+        line = (
+            f"{node.where}.max_length: {len(over)} of {len(sizes)} rows ({len(over) / len(sizes):.0%}) are longer than "
+            f"{limit} tokens and left out, the first is {over[0]!r}; the longest has {max(sizes)[0]}"
+        )
+        yield fail(line) if len(over) == len(sizes) else warn(line)
+    positions, table = _positions(subject, node.inputs["init"][0])
+    beyond = [name for size, name in sizes if size <= limit and size > positions]
+    if beyond:
+        line = (
+            f"{node.where}: row {beyond[0]!r} is longer than the {positions} positions of the model; "
+            f"set max_length to {positions}"
+        )
+        yield fail(line) if table else warn(line)
+
+
+def sampled(subject: Subject) -> Iterator[Finding]:
+    """Prompts leave room for an answer within the model's positions, and a right answer fits the limit of tokens."""
+    said = []
+    for node in subject.steps:
+        for sampler in samplers(node):
+            tokenizer = subject.tokenizer_or_none(sampler.model)
+            rows = subject.rows(node, sampler.data).rows
+            if tokenizer is None or not rows:
+                continue
+            prompts = _prompt_sizes(rows, tokenizer)
+            yield from _room(subject, node, sampler, prompts)
+            shortest = _shortest_right(subject, rows, tokenizer)
+            if shortest is not None and shortest > sampler.limit:
+                yield fail(
+                    f"{subject.where(node)}.{sampler.key} is {sampler.limit}, but the shortest right answer in the "
+                    f"convention {subject.config.convention!r} takes {shortest} tokens"
+                )
+            said.append(f"{subject.where(node)} up to {max(prompts, default=(0, ''))[0]} + {sampler.limit} tokens")
+    yield fine(", ".join(dict.fromkeys(said)) or "nothing is sampled")
+
+
+def _prompt_sizes(rows: Sequence[Row], tokenizer: Any) -> list[tuple[int, str]]:
+    from stages.training.encode import prompt_ids
+
+    sizes = []
+    for row in rows:
+        try:
+            sizes.append((len(prompt_ids(row["prompt"], tokenizer)), row["id"]))
+        except Exception:  # the check of the template says why
+            continue
+    return sizes
+
+
+def _room(subject: Subject, node: Node, sampler: Sampler, prompts: Sequence[tuple[int, str]]) -> Iterator[Finding]:
+    positions, table = _positions(subject, sampler.model)
+    model = f"models.{subject.origin(sampler.model)}"
+    none = [name for size, name in prompts if size >= positions]
+    tight = [name for size, name in prompts if size < positions < size + sampler.limit]
+    if none:
+        line = (
+            f"{subject.where(node)}: {len(none)} of {len(prompts)} prompts alone fill the {positions} positions of "
+            f"{model}, the first is that of row {none[0]!r}"
+        )
+        yield fail(line) if table or len(none) == len(prompts) else warn(line)
+    if tight:
+        yield warn(
+            f"{subject.where(node)}.{sampler.key}: {len(tight)} of {len(prompts)} prompts and {sampler.limit} tokens "
+            f"exceed the {positions} positions of {model}"
+        )
+
+
+def _positions(subject: Subject, name: str) -> tuple[float, bool]:
+    """The longest sequence that the model was made for, and whether a longer one breaks it."""
+    try:
+        config = read_json(subject.model(name).path / "config.json")
+    except ValueError:
+        return math.inf, False
+    key = next((key for key in POSITIONS if isinstance(config.get(key), int)), None)
+    return (math.inf, False) if key is None else (config[key], key == POSITIONS[1])
+
+
+def _shortest_right(subject: Subject, rows: Sequence[Row], tokenizer: Any) -> int | None:
+    """Tokens of the shortest gold laid out behind one word of reasoning, EOS included."""
+    from stages.training.models import visible_prefill
+
+    layout = CONVENTIONS[subject.config.convention]
+    opening = visible_prefill(tokenizer, layout.reasoning_open)
+    sizes = []
+    for row in rows:
+        if row.get("tests") is None and isinstance(row.get("answer"), str):
+            try:
+                text = lay_out(At(where="", name="", convention=layout.name), ".", row["answer"], exact=True)
+            except Unusable:
+                continue
+            content = text[0]["content"].removeprefix(opening)
+            sizes.append(len(tokenizer(content, add_special_tokens=False)["input_ids"]) + 1)
+    return min(sizes, default=None)

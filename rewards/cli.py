@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def parse_rewards(text: str, sandbox: str) -> list[dict[str, Any]]:
         if name == "program":
             spec.setdefault("sandbox", sandbox)
         if name == "correctness":
-            spec["program"] = {"sandbox": sandbox}
+            spec.setdefault("program", {"sandbox": sandbox})
         specs.append(spec)
     return specs
 
@@ -173,10 +174,15 @@ def _scored(path: Path) -> dict[Any, dict[str, Any]]:
 
     _check_files(path, None)
     rows: dict[Any, dict[str, Any]] = {}
+    seen: Counter[Any] = Counter()  # rows that share an id are compared in their order
     for number, row in read_json_lines(path):
         if not isinstance(row, dict) or not isinstance(row.get("scores"), dict):
             raise ValueError(f"{path}:{number}: not a scored row; make one with r1 score INPUT --output {path.name}")
-        rows[row.get("id", number)] = row
+        key = number if row.get("id") is None else row["id"]
+        if not isinstance(key, str | int | float):
+            raise ValueError(f"{path}:{number}: the id must be text or a number, got {type(key).__name__}")
+        seen[key] += 1
+        rows[key if seen[key] == 1 else f"{key} (number {seen[key]})"] = row
     return rows
 
 

@@ -44,7 +44,8 @@ _SHORT = (
     (r"\geqslant", r"\ge "),
     (r"\leq", r"\le "), (r"\geq", r"\ge "), (r"\neq", r"\ne "), (r"\degrees", r"^{\circ}"), (r"\degree", r"^{\circ}"),
     (r"\varnothing", r"\emptyset"), (r"\lbrace", r"\{"), (r"\rbrace", r"\}"), (r"\lvert", "|"), (r"\rvert", "|"),
-    (r"\vert", "|"), (r"^{\prime}", "'"), (r"^\prime", "'"), (r"\{,\}", ","), ("{,}", ","), (r"\$", ""), ("$", ""), (r"\%", "%"), (r"\#", "#"), (r"\_", "_"),
+    (r"\vert", "|"), (r"\{,\}", ","), ("{,}", ","), (r"\$", ""), ("$", ""), (r"\%", "%"), (r"\#", "#"), (r"\_", "_"),
+    (r"^{\prime}", "'"), (r"^\prime", "'"),
     (r"\(", ""), (r"\)", ""), (r"\lparen", "("), (r"\rparen", ")"), (r"\rightarrow", r"\to "),
 )  # fmt: skip
 _THOUSANDS = re.compile(r"(?<=\d),?\\[,!](?=\d{3}(?!\d))")

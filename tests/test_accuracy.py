@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.accuracy import EQUAL, Accuracy, Undecided, prepare_gold
+from rewards.accuracy import Accuracy, Undecided, prepare_gold
 from rewards.exact import compare
 from rewards.extract import final_answer
 from rewards.forms import Shape, analyse

@@ -482,6 +482,7 @@ def test_an_unpinned_hub_data_set_is_a_valid_entry_that_cannot_run(tmp_path: Pat
         ({"source": "gsm8k", "path": 3}, "path of source 'gsm8k' must be str or list, got 3"),
         ({"source": "gsm8k", "path": "x", "rows": True}, "rows of source 'gsm8k' must be int, got True"),
         ({"source": "gsm8k", "path": "x", "rows": 0}, "rows of source 'gsm8k' must not be 0"),
+        ({"source": "gsm8k", "path": "x", "rows": 10**30}, "rows of source 'gsm8k' must not be 1000"),
         ({"source": "gsm8k", "path": "x", "skip": -1}, "skip of source 'gsm8k' must not be -1"),
         ({"source": "gsm8k", "path": "x", "on_error": "skip"}, "on_error must be stop or count, got 'skip'"),
         ({"source": "gsm8k", "path": "x", "difficulties": [2, 1]}, r"difficulties must be \[lowest, highest\]"),

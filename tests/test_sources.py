@@ -16,6 +16,7 @@ from data import sources
 from data.adapters_code import entry_point
 from data.adapters_math import last_boxed
 from data.language import detect_language
+from data.records import read_rows
 from data.template import CONVENTIONS
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -531,3 +532,15 @@ def test_safety_prompts_say_whether_to_decline(tmp_path: Path) -> None:
     assert one(tmp_path, "advbench", {"Behavior": "Do harm"})["should_refuse"] is True
     judged = one(tmp_path, "xstest", value | {"completion": "Use kill.", "final_label": "1_full_compliance"})
     assert (judged["judgement"], judged["completion"][0]["content"]) == ("1_full_compliance", "Use kill.")
+
+
+@pytest.mark.parametrize(
+    "line", ['"answer": "5\\udfff"', '"completion": [{"role": "assistant", "content": "\\ud800"}]']
+)
+def test_half_a_character_is_an_error_of_the_row(tmp_path: Path, line: str) -> None:
+    """JSON can write one; a tokenizer and a file in UTF-8 cannot hold it."""
+    file = tmp_path / "half.jsonl"
+    prompt = '[{"role": "user", "content": "x"}]'
+    file.write_text(f'{{"id": "1", "prompt": {prompt}, "domain": "math", "language": "en", {line}}}\n')
+    with pytest.raises(ValueError, match=r"half.jsonl:1: column '\w+' holds half a character \(U\+D"):
+        list(read_rows(file))

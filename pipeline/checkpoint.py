@@ -15,6 +15,7 @@ from data.records import write_rows
 from data.template import CONVENTIONS
 from pipeline.messages import checked_seed, explain, nearest
 from pipeline.store import Record
+from pipeline.weights import check_weights
 from pipeline.worker import perform
 from stages.stage import Context, Metric, Outcome, Stage
 
@@ -26,6 +27,7 @@ def open_checkpoint(path: Path) -> tuple[Artifact, str, str]:
     """
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a checkpoint: it has no config.json")
+    check_weights(path)
     record = Record.read(path)
     if record and record.recipe.get("stage") == "preference_model":
         raise ValueError(f"{path} is a preference model: it scores text and writes none")

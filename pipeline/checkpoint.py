@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.contract import model_contract
-from data.records import write_rows
+from data.records import read_rows, write_rows
 from data.template import CONVENTIONS
 from pipeline.messages import checked_seed, explain, nearest
 from pipeline.store import Record
@@ -97,6 +97,10 @@ def evaluate(
         for directory in (rows, scored, work):
             directory.mkdir()
         write_rows(rows / ROWS_NAME, loaded.rows)
+        if any(row.get("tests") for row in read_rows(rows / ROWS_NAME)):
+            from rewards.sandbox import require
+
+            require(sandbox)
         dataset = Artifact(
             kind=Kind.DATASET, path=rows, fingerprint="1" * 12, name=data.name, contract=Contract(convention=name)
         )

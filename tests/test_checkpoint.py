@@ -167,3 +167,14 @@ def test_a_seed_that_no_generator_takes_is_refused(
 
     assert main(["evaluate", str(checkpoint), "--data", str(problems), "--seed", "-1"], STAGES) == 2
     assert "--seed: expected a whole number from 0 to 2**32 - 1, got -1" in capsys.readouterr().err
+
+
+def test_programs_are_measured_in_a_proven_sandbox_only(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = {"kind": "function", "entry_point": "f", "asserts": ["assert f() == 1"]}
+    row = {"id": "1", "prompt": [{"role": "user", "content": "x"}], "domain": "code", "language": "en", "tests": tests}
+    write_rows(tmp_path / "rows.jsonl", [row])
+    monkeypatch.setattr("rewards.sandbox.self_test", lambda mode: [("network refused", False, "connected")])
+    assert main(["evaluate", str(checkpoint), "--data", str(tmp_path / "rows.jsonl"), "--sandbox", "weak"]) == 2
+    assert "sandbox: weak does not hold here: network refused: connected" in capsys.readouterr().err

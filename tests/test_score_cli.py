@@ -284,3 +284,29 @@ def test_parameters_of_the_correctness_reward_are_not_lost(
     Path("in.jsonl").write_text('{"completion": "x"}\n')
     assert main(["score", "in.jsonl", "--rewards", "correctness:program=3"]) == 2
     assert "parameter 'program' must be Mapping, got 3" in capsys.readouterr().err
+
+
+def failing_self_test(mode: str) -> list[tuple[str, bool, str]]:
+    return [("starts", True, ""), ("network refused", False, "connected")]
+
+
+@pytest.mark.parametrize("reward", ["program", "correctness"])
+def test_programs_are_scored_in_a_proven_sandbox_only(
+    reward: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("code.jsonl").write_text(json.dumps(ROWS[2]) + "\n")
+    Path("sums.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    given = ["--rewards", reward, "--sandbox", "weak", "--output", "out.jsonl"]
+    assert main(["score", "code.jsonl", *given]) == 0
+    assert "sandbox: weak: programs share" in caplog.text
+    Path("out.jsonl").unlink()
+    monkeypatch.setattr("rewards.sandbox.self_test", failing_self_test)
+    assert main(["score", "code.jsonl", *given]) == 2
+    assert "sandbox: weak does not hold here: network refused: connected" in capsys.readouterr().err
+    assert not Path("out.jsonl").exists()
+    assert main(["score", "sums.jsonl", *given]) == 0  # nothing to run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -148,6 +149,8 @@ def _sample(row: Any, convention: str, prefill: str) -> Sample:
         texts[name] = text_of(value, role)
     if not isinstance(row.get("id"), str | int | float | None):
         raise ValueError(f"column 'id' must be text or a number, got {type(row['id']).__name__}")
+    if isinstance(row.get("id"), float) and not math.isfinite(row["id"]):
+        raise ValueError(f"column 'id' must be a finite number, got {row['id']}")
     for name, kind in _TYPES.items():
         if row.get(name) is not None and not isinstance(row[name], kind):
             raise ValueError(f"column {name!r} must be {kind.__name__}, got {type(row[name]).__name__}")

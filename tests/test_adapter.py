@@ -46,6 +46,16 @@ def test_samples_carry_the_row() -> None:
     assert [s.extra for s in made] == [{"level": 1}, {"level": 2}]
 
 
+def test_content_in_parts_is_joined() -> None:
+    parts = [
+        {"type": "text", "text": "<think>x</think>"},
+        {"type": "image"},
+        {"type": "text", "text": "<answer>5</answer>"},
+    ]
+    made = samples_from_trl(["p"], [[{"role": "assistant", "content": parts}]], None, {}, "think_answer")
+    assert made[0].completion == "<think>x</think><answer>5</answer>"
+
+
 def test_what_the_template_prefilled_is_seen_by_the_reward() -> None:
     completion = COMPLETION.removeprefix("<think>\n")
     plain, seen = (

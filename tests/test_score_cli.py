@@ -235,6 +235,7 @@ ODD_IDS = [
     {"id": "half \ud800", "completion": "\ud800 5", "answer": "5"},
     {"id": "zero \x00", "completion": "5\x00", "answer": "5"},
     {"id": "三", "completion": "5", "answer": "5"},
+    {"id": float("nan"), "completion": "5", "answer": "5"},
     {"id": [1, 2], "completion": "5", "answer": "5"},
     {"id": {"a": 1}, "completion": "5", "answer": "5"},
 ]
@@ -246,8 +247,9 @@ def test_odd_ids_break_neither_scoring_nor_comparing(tmp_path: Path, capsys: pyt
     given = ["score", str(source), "--template", "none", "--rewards", "accuracy", "--output", str(output)]
     assert main(given) == 0
     errors = capsys.readouterr().err
-    assert "in.jsonl:7: column 'id' must be text or a number, got list" in errors
-    assert "in.jsonl:8: column 'id' must be text or a number, got dict" in errors
+    assert "in.jsonl:7: column 'id' must be a finite number, got nan" in errors
+    assert "in.jsonl:8: column 'id' must be text or a number, got list" in errors
+    assert "in.jsonl:9: column 'id' must be text or a number, got dict" in errors
     text = output.read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row["id"] for row in rows] == [1, "d", "d", "half \ud800", "zero \x00", "三"]

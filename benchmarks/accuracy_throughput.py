@@ -64,7 +64,9 @@ def make_rows(data: Path, count: int) -> list[Row]:
         gold = prepare_gold(written)
         answer, right = gold, True
         if index // 2 % 2:
-            while compare(analyse(gold), analyse(answer)) is not False:
+            while (
+                compare(analyse(gold), analyse(answer)) is True
+            ):  # what only algebra can tell apart is no easy row less
                 answer = prepare_gold(source[rng.randrange(index % 2, len(source), 2)][2])
             right = False
         rows.append(Row(prompt, gold, answer, f"{text}\nThe answer is $\\boxed{{{answer}}}$.", right))

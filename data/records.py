@@ -48,6 +48,8 @@ def validate(row: object, where: str) -> Row:
         if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
             wanted = " or ".join(t.__name__ for t in types)
             raise ValueError(f"{where}: column {name!r} must be {wanted}, got {type(value).__name__}")
+        if isinstance(value, str):
+            _check_text(value, f"{where}: column {name!r}")
     for name in ("prompt", "completion", "chosen", "rejected"):
         if row.get(name) is not None:
             _check_messages(row[name], f"{where}: column {name!r}")
@@ -62,6 +64,15 @@ def _check_messages(messages: list[Any], where: str) -> None:
             raise ValueError(f"{where}: each message needs a role out of {', '.join(ROLES)}")
         if not isinstance(message.get("content"), str):
             raise ValueError(f"{where}: the content of a message must be text")
+        _check_text(message["content"], where)
+
+
+def _check_text(text: str, where: str) -> None:
+    r"""Raise ValueError for half a character: JSON can write one (`"\ud800"`), UTF-8 and a tokenizer cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} holds half a character (U+{ord(text[error.start]):04X})") from None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -97,6 +108,20 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             count += 1
     partial.replace(path)
     return count
+
+
+def with_unique_ids(rows: Iterable[Row]) -> list[Row]:
+    """The rows, each with an id of its own: a second "7", from another file say, becomes "7@2"."""
+    taken: set[str] = set()
+    made = []
+    for row in rows:
+        name, number = row["id"], 1
+        while name in taken:
+            number += 1
+            name = f"{row['id']}@{number}"
+        taken.add(name)
+        made.append(row if number == 1 else {**row, "id": name})
+    return made
 
 
 def user_text(row: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,7 @@ def check(spec: Mapping[str, Any]) -> None:
             wanted = " or ".join(t.__name__ for t in KEYS[key])
             raise ValueError(f"{key} of source {name!r} must be {wanted}, got {value!r}")
     for key in ("rows", "skip"):
-        if spec.get(key, 1) < (1 if key == "rows" else 0):
+        if not (1 if key == "rows" else 0) <= spec.get(key, 1) <= sys.maxsize:
             raise ValueError(f"{key} of source {name!r} must not be {spec[key]}")
     if spec.get("on_error", "stop") not in ("stop", "count"):
         raise ValueError(f"on_error must be stop or count, got {spec['on_error']!r}")

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.contract import model_contract
-from data.records import write_rows
+from data.records import read_rows, write_rows
 from data.template import CONVENTIONS
 from pipeline.messages import checked_seed, explain, nearest
 from pipeline.store import Record
+from pipeline.whole_weights import check_weights
 from pipeline.worker import perform
 from stages.stage import Context, Metric, Outcome, Stage
 
@@ -26,6 +27,7 @@ def open_checkpoint(path: Path) -> tuple[Artifact, str, str]:
     """
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a checkpoint: it has no config.json")
+    check_weights(path)
     record = Record.read(path)
     if record and record.recipe.get("stage") == "preference_model":
         raise ValueError(f"{path} is a preference model: it scores text and writes none")
@@ -95,6 +97,10 @@ def evaluate(
         for directory in (rows, scored, work):
             directory.mkdir()
         write_rows(rows / ROWS_NAME, loaded.rows)
+        if any(row.get("tests") for row in read_rows(rows / ROWS_NAME)):
+            from rewards.sandbox import require
+
+            require(sandbox)
         dataset = Artifact(
             kind=Kind.DATASET, path=rows, fingerprint="1" * 12, name=data.name, contract=Contract(convention=name)
         )

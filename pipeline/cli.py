@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None, table: Mapping[str, Stage] | None = 
     except BrokenPipeError:
         return 1
     except OSError as error:
-        print(f"r1: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"r1: {place}{' '.join(str(error.strerror or error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nInterrupted. What is finished stays; go on with: r1 {shlex.join(argv)}", file=sys.stderr)
@@ -190,7 +191,8 @@ def _chat(arguments: argparse.Namespace, table: Mapping[str, Stage]) -> int:
 def _lines() -> Iterator[str]:
     """What the user types, with a prompt where there is somebody to see it."""
     if not sys.stdin.isatty():
-        yield from sys.stdin
+        # Bytes that are no UTF-8 reach us as halves of characters, which no tokenizer takes.
+        yield from (line.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for line in sys.stdin)
         return
     while True:
         try:

@@ -12,6 +12,7 @@ from pipeline.atomic import write_text
 from pipeline.config import UNPINNED, ModelSource
 from pipeline.contract import check_disk
 from pipeline.store import Record
+from pipeline.whole_weights import check_weights
 
 
 @dataclass
@@ -92,6 +93,7 @@ def _directory(source: ModelSource, base_dir: Path, name: str) -> Path:
         raise ValueError(f"models.{name}.path: there is no directory {path}")
     if not (path / "config.json").is_file():
         raise ValueError(f"models.{name}.path: {path} is not a checkpoint: it has no config.json")
+    check_weights(path, f"models.{name}.path")
     return path
 
 

@@ -43,10 +43,13 @@ _Loader.add_implicit_resolver(
 
 def read(file: Path, overrides: Sequence[str] = ()) -> Tree:
     """The merged, overridden and interpolated mapping of `file`. Raises ValueError with one line."""
-    tree = _without(_with_parents(file, ()), str(file))
-    for text in overrides:
-        _override(tree, text)
-    return _interpolate(tree, file)
+    try:
+        tree = _without(_with_parents(file, ()), str(file))
+        for text in overrides:
+            _override(tree, text)
+        return _interpolate(tree, file)
+    except RecursionError:
+        raise ValueError(f"{file}: nested too deeply, or an alias (*name) stands inside its own anchor") from None
 
 
 def assignments(overrides: Sequence[str]) -> Tree:

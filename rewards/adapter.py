@@ -72,6 +72,8 @@ def text_of(messages: Any, role: str) -> str:
         return messages
     matching = [message for message in messages if message.get("role") == role] or list(messages)
     content = matching[-1].get("content") if matching else ""
+    if isinstance(content, list):  # parts, as in {"type": "text", "text": "..."}
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else "" if content is None else str(content)
 
 

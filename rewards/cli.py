@@ -9,9 +9,13 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewards.combine import Mix
 
 _FOLDED = 100
 """Differing rows that `--against` prints before it only counts."""
@@ -55,6 +59,7 @@ def run_score(arguments: argparse.Namespace) -> int:
         )
     _check_files(arguments.input, arguments.output)
     mix = build(parse_rewards(arguments.rewards, arguments.sandbox), Path())
+    _require_sandboxes(mix, arguments.input)
     with ScoringPool(workers=arguments.workers, deadline=arguments.deadline) as pool:
         summary = score_file(
             arguments.input, arguments.output, mix, pool, convention=arguments.template, prefill=arguments.prefill
@@ -73,6 +78,26 @@ def _check_files(source: Path, output: Path | None) -> None:
         raise ValueError(f"--output {output}: {'is a directory' if output.is_dir() else 'its folder does not exist'}")
     if output.exists() and output.samefile(source):
         raise ValueError(f"--output {output} is the input, which would be lost")
+
+
+def _require_sandboxes(mix: Mix, source: Path) -> None:
+    """Prove the isolation of programs, and log what `weak` leaves open, where a row has tests to run.
+
+    Raises ValueError naming what does not hold.
+    """
+    from rewards.correctness import Correctness
+    from rewards.program import Program
+    from rewards.sandbox import require
+
+    made = [term.reward for term in mix.terms]
+    modes = {reward.sandbox for reward in made if isinstance(reward, Program)}
+    modes |= {str(reward.program.get("sandbox", "bubblewrap")) for reward in made if isinstance(reward, Correctness)}
+    if not modes:
+        return
+    with source.open("rb") as file:
+        if any(b'"tests"' in line for line in file):
+            for mode in sorted(modes):
+                require(mode)
 
 
 def parse_rewards(text: str, sandbox: str) -> list[dict[str, Any]]:
@@ -96,7 +121,7 @@ def parse_rewards(text: str, sandbox: str) -> list[dict[str, Any]]:
         if name == "program":
             spec.setdefault("sandbox", sandbox)
         if name == "correctness":
-            spec["program"] = {"sandbox": sandbox}
+            spec.setdefault("program", {"sandbox": sandbox})
         specs.append(spec)
     return specs
 
@@ -173,10 +198,15 @@ def _scored(path: Path) -> dict[Any, dict[str, Any]]:
 
     _check_files(path, None)
     rows: dict[Any, dict[str, Any]] = {}
+    seen: Counter[Any] = Counter()  # rows that share an id are compared in their order
     for number, row in read_json_lines(path):
         if not isinstance(row, dict) or not isinstance(row.get("scores"), dict):
             raise ValueError(f"{path}:{number}: not a scored row; make one with r1 score INPUT --output {path.name}")
-        rows[row.get("id", number)] = row
+        key = number if row.get("id") is None else row["id"]
+        if not isinstance(key, str | int | float):
+            raise ValueError(f"{path}:{number}: the id must be text or a number, got {type(key).__name__}")
+        seen[key] += 1
+        rows[key if seen[key] == 1 else f"{key} (number {seen[key]})"] = row
     return rows
 
 

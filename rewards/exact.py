@@ -57,7 +57,7 @@ def _variables_agree(gold: Form, answer: Form) -> bool:
 
 def _choice(text: str) -> str:
     found = CHOICE.fullmatch(text)
-    return found[1] or found[2] if found else text
+    return (found[1] or found[2]).upper() if found else text
 
 
 def _words(text: str) -> str:

@@ -69,7 +69,7 @@ _ASSIGNMENT = re.compile(
     r"([A-Za-z]|\\[a-z]+|[A-Za-z]{1,3}_\w|[A-Za-z]\([A-Za-z](?:,[A-Za-z])*\))(?:=|\\in ?(?=[\[({\\]))(.+)", re.S
 )
 CHOICE = re.compile(
-    r"(?:\(([A-J])\)\s*|([A-J])(?:[.):]\s*|\s+|$))"
+    r"(?:(?:[Oo]ption|[Cc]hoice|选项?|选择)\s*)?(?:\(([A-J]|[a-j](?=\)$))\)\s*|([A-J])(?:[.):]\s*|\s+|$))"
     r"(?!.*(?:\b(?:or|and|not)\b|[或和与]|(?<![A-Za-z\\])[A-J](?![A-Za-z])))(?:.*)",
     re.DOTALL,
 )
@@ -81,7 +81,10 @@ _MATRIX = re.compile(r"\\begin\{([pbvB]?matrix|array)\}(?:\{[^{}]*\})?(.*)\\end\
 _AND = re.compile(r"\s*(?:,\s*)?(?<![A-Za-z])(?:and|or)(?![A-Za-z])\s*|\s*(?<=[\w})%])[和或与;](?=\s*[-\w\\({])\s*")
 _PLURAL_MINUS = re.compile(r"\\pm ?")
 _MODULUS = re.compile(r"(?<=\d)\s*(?:\\pmod\s*\{?\d{1,9}\}?|\(\\?mod\s*\d{1,9}\))$")
-_FORMULA_UNIT = re.compile(r"(.*[})\dπ])\s*([A-Za-z]{2,12}(?:\^[23])?|[一-鿿]{1,4})", re.DOTALL)
+_FORMULA_UNIT = re.compile(
+    r"(.*(?:[})\d]|\\pi(?= )))\s*([A-Za-z]{2,12}(?:\^[23])?|(?:square|cubic|sq\.?) [A-Za-z]{2,12}|[一-鿿]{1,4})",
+    re.DOTALL,
+)
 _APPROXIMATELY = re.compile(r"^(?:\\approx|\\simeq|about |approximately )\s*|^约(?=\d)")
 
 

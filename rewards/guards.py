@@ -62,7 +62,8 @@ def _unevaluated(gold: Form, answer: Form) -> str:
     """The numeric-form guard: the gold is a number, so the answer has to be one, not a way to get one."""
     if gold.shape is Shape.NUMBER:
         return "not a plain number"
-    if gold.shape is Shape.LIST and gold.numeric and gold.opening != "\\cup" and answer.shape is not Shape.FORMULA:
+    listed = gold.shape in (Shape.LIST, Shape.MATRIX) and gold.opening != "\\cup"
+    if listed and gold.numeric and answer.shape is not Shape.FORMULA:
         return "not plain numbers"
     for pattern, name in _OPERATIONS:
         if pattern.search(answer.text) and not pattern.search(gold.text):
@@ -142,7 +143,14 @@ def is_echo(gold: Form, answer: Form, prompt: str) -> bool:
     if len(tokens) < 2:
         return False
     spans = _prompt_bags(prompt)
-    return tokens in spans and _bag(gold.text) not in spans
+    return (tokens in spans or _bag(_NEUTRAL.sub("", answer.text)) in spans) and _bag(gold.text) not in spans
+
+
+_NEUTRAL = re.compile(
+    r"(?<![\d.\w}^_])[-+]?0[-+](?!\d)|[-+]0(?![\d.\w!^])|(?:\\cdot|\\times|\*|/|\^)\s*1(?![\d.\w!^])|"
+    r"(?<![\d.\w}^_\\/])1\s*(?:(?:\\cdot|\\times|\*)\s*|(?=[(\[a-zA-Z\\]))"
+)
+"""Zero added, one multiplied: a copy with "+0" behind it is a copy."""
 
 
 @lru_cache(maxsize=1024)

@@ -45,6 +45,7 @@ _SHORT = (
     (r"\leq", r"\le "), (r"\geq", r"\ge "), (r"\neq", r"\ne "), (r"\degrees", r"^{\circ}"), (r"\degree", r"^{\circ}"),
     (r"\varnothing", r"\emptyset"), (r"\lbrace", r"\{"), (r"\rbrace", r"\}"), (r"\lvert", "|"), (r"\rvert", "|"),
     (r"\vert", "|"), (r"\{,\}", ","), ("{,}", ","), (r"\$", ""), ("$", ""), (r"\%", "%"), (r"\#", "#"), (r"\_", "_"),
+    (r"^{\prime}", "'"), (r"^\prime", "'"),
     (r"\(", ""), (r"\)", ""), (r"\lparen", "("), (r"\rparen", ")"), (r"\rightarrow", r"\to "),
 )  # fmt: skip
 _THOUSANDS = re.compile(r"(?<=\d),?\\[,!](?=\d{3}(?!\d))")
@@ -98,7 +99,9 @@ def _bare(text: str) -> str:
     """Without closing punctuation, quotation marks and braces around everything."""
     while text:
         before = text
-        text = text.strip(" \"'`").rstrip(".,;:")
+        text = text.strip(' "`').rstrip(".,;:")
+        if text[:1] == text[-1:] == "'":  # a single one is a prime, or feet
+            text = text[1:-1]
         if text.startswith("**") and text.endswith("**"):
             text = text[2:-2]
         if text.startswith("{") and text.endswith("}") and _encloses(text):

@@ -100,6 +100,10 @@ def _stdio(given: Mapping[str, Any]) -> StdioTests:
             raise ValueError(f"tests: case {number} must have input and output, and nothing else")
         if not isinstance(case["input"], str) or not isinstance(case["output"], str):
             raise ValueError(f"tests: case {number}: input and output must be text")
+        try:
+            f"{case['input']}{case['output']}".encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"tests: case {number} holds half a character, which no program can read") from None
         pairs.append((case["input"], case["output"]))
     if not any(output.strip() for _, output in pairs):
         raise ValueError("tests: every expected output is empty, so a program that does nothing would pass")

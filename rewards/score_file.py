@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -74,6 +75,8 @@ def score_file(
     partial = output.with_name(output.name + ".partial") if output is not None else None
     batch = _BATCH if any(isinstance(term.reward, BatchReward) for term in mix.terms) else 1
     with ExitStack() as stack:
+        if partial is not None:
+            stack.callback(partial.unlink, missing_ok=True)  # gone after the rename; left by nothing else
         sink: TextIO = stack.enter_context(partial.open("w", encoding="utf-8")) if partial is not None else sys.stdout
         threads = stack.enter_context(ThreadPoolExecutor(pool.workers))
         bar = stack.enter_context(tqdm(unit="row", disable=not sys.stderr.isatty()))
@@ -89,12 +92,19 @@ def score_file(
             for chunk, (breakdowns, seconds) in zip(chunks, threads.map(work, chunks), strict=True):
                 for (key, _), breakdown in zip(chunk, breakdowns, strict=True):
                     summary.add(breakdown)
-                    print(json.dumps(_record(key, breakdown, seconds), ensure_ascii=False), file=sink)
+                    print(_line(_record(key, breakdown, seconds)), file=sink)
             bar.update(len(block))
-    if partial is not None and output is not None:
-        partial.replace(output)
+        if partial is not None and output is not None:
+            sink.flush()
+            partial.replace(output)
     summary.seconds = time.perf_counter() - start
     return summary
+
+
+def _line(record: dict[str, Any]) -> str:
+    """One line of JSON, readable as it stands; halves of characters, which UTF-8 cannot hold, are escaped."""
+    text = json.dumps(record, ensure_ascii=False)
+    return text if text.isascii() or text.isprintable() else json.dumps(record)
 
 
 def _record(key: Any, breakdown: Breakdown, seconds: float) -> dict[str, Any]:
@@ -116,7 +126,8 @@ def _rows(source: Path, convention: str, prefill: str, summary: Summary) -> Iter
                 continue
             try:
                 row = json.loads(line)
-                yield row.get("id", number) if isinstance(row, dict) else number, _sample(row, convention, prefill)
+                sample = _sample(row, convention, prefill)
+                yield number if row.get("id") is None else row["id"], sample
             except (ValueError, RecursionError) as error:
                 summary.malformed += 1
                 print(f"{source}:{number}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
@@ -136,6 +147,10 @@ def _sample(row: Any, convention: str, prefill: str) -> Sample:
         if not isinstance(value, str) and not messages:
             raise ValueError(f"column {name!r} must be text or a list of messages, got {type(value).__name__}")
         texts[name] = text_of(value, role)
+    if not isinstance(row.get("id"), str | int | float | None):
+        raise ValueError(f"column 'id' must be text or a number, got {type(row['id']).__name__}")
+    if isinstance(row.get("id"), float) and not math.isfinite(row["id"]):
+        raise ValueError(f"column 'id' must be a finite number, got {row['id']}")
     for name, kind in _TYPES.items():
         if row.get(name) is not None and not isinstance(row[name], kind):
             raise ValueError(f"column {name!r} must be {kind.__name__}, got {type(row[name]).__name__}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 from collections import OrderedDict, deque
@@ -30,7 +31,7 @@ class ScoringPool:
     """
 
     def __init__(self, workers: int = 2, deadline: float = 2.0, memory_mb: int = 2048, spare: int = 1) -> None:
-        if workers < 1 or deadline <= 0:
+        if workers < 1 or not 0 < deadline < math.inf:
             raise ValueError(f"a scoring pool needs workers >= 1 and deadline > 0, got {workers} and {deadline}")
         self.workers, self.deadline, self.memory, self.spare = workers, deadline, memory_mb << 20, spare
         self.kills = 0

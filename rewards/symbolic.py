@@ -31,7 +31,7 @@ def equal(gold: str, answer: str, prompt: str = "") -> tuple[float | None, str, 
         nonlocal failed
         if one.shape is Shape.NUMBER and other.shape is Shape.NUMBER:
             return compare(one, other, prompt=prompt)
-        if _changes_case(one.text, other.text):
+        if _changes_case(one.text, other.text) or _primes(one.text) != _primes(other.text):
             return False
         if "=" in one.text:
             return _same_equation(one.text, other.text)
@@ -55,6 +55,11 @@ def _changes_case(gold: str, answer: str) -> bool:
     """Whether a variable of the gold is written in the other case: X is not x, but the parser takes it for it."""
     ours, theirs = (set(_VARIABLE.findall(text)) for text in (gold, answer))
     return any(letter.swapcase() in ours for letter in theirs - ours)
+
+
+def _primes(text: str) -> int:
+    """Derivatives and second points, f' and A'; the parser drops them."""
+    return text.count("'") + text.count("\\prime")
 
 
 @lru_cache(maxsize=1024)

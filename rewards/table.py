@@ -140,6 +140,12 @@ def _schedule(value: Any, where: str) -> Schedule | None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: schedule must map steps to factors, such as {{0: 0.0, 100: 1.0}}, got {value!r}")
     try:
-        return Schedule(points=tuple((int(step), float(factor)) for step, factor in value.items()))
-    except (TypeError, ValueError) as error:
+        points = tuple((int(step), float(factor)) for step, factor in value.items())
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: schedule must map steps to factors, such as {{0: 0.0, 100: 1.0}}, got {dict(value)!r}"
+        ) from None
+    try:
+        return Schedule(points=points)
+    except ValueError as error:
         raise ValueError(f"{where}: schedule: {error}") from None

@@ -97,7 +97,7 @@ def canonical_unit(text: str) -> str | None:
     text = text.strip(" .")
     if not text or text in _COUNTERS - {"块"}:
         return ""
-    for name in (text, text.replace(" ", ""), text.casefold().replace(" ", "")):
+    for name in (text, text.replace(" ", ""), text.casefold().replace(" ", "") if len(text) > 1 else text):
         if name in KNOWN:
             return KNOWN[name]
         if name.endswith("s") and name[:-1] in KNOWN and len(name) > 3:

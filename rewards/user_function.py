@@ -10,11 +10,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from rewards.combine import as_verdict
 from rewards.reward import Sample, Verdict
@@ -42,20 +43,30 @@ class UserReward:
         return function
 
     def score_batch(self, samples: Sequence[Sample], /) -> list[Verdict]:
-        """One verdict a sample. An exception of the function is the user's to see: it is raised."""
+        """One verdict a sample. Raises ValueError with the place if the function fails or returns no numbers."""
         if not samples:
             return []
         function = self.load()
-        names = set(inspect.signature(function).parameters)
-        if "solution_str" in names:
-            scores = [self._verl(function, sample) for sample in samples]
-        elif {"queries", "labels"} <= names:
-            scores = self._openrlhf(function, samples)
-        else:
-            scores = self._trl(function, samples)
+        try:
+            scores = self._call(function, samples)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{last.filename}:{last.lineno}"
+            raise ValueError(f"reward {self.function!r} failed at {place}: {type(error).__name__}: {error}") from error
         if len(scores) != len(samples):
             raise ValueError(f"reward {self.function!r} returned {len(scores)} scores for {len(samples)} completions")
+        for score in scores:
+            if score is not None and not isinstance(score, SupportsFloat):
+                raise ValueError(f"reward {self.function!r} returned {score!r}, which is neither a number nor None")
         return [as_verdict(score) for score in scores]
+
+    def _call(self, function: Callable[..., Any], samples: Sequence[Sample]) -> list[float | None]:
+        names = set(inspect.signature(function).parameters)
+        if "solution_str" in names:
+            return [self._verl(function, sample) for sample in samples]
+        if {"queries", "labels"} <= names:
+            return self._openrlhf(function, samples)
+        return self._trl(function, samples)
 
     def _verl(self, function: Callable[..., Any], sample: Sample) -> float | None:
         result = function(
@@ -144,7 +155,7 @@ def _module_at(path: Path, where: str) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(f"{where}: {path} fails at import: {type(error).__name__}: {error}") from None
     return module

@@ -104,7 +104,7 @@ class Manager:
 
     def loop(self) -> None:
         while not self.pool._closing:
-            while len(self.fleet) < self.pool.workers + self.pool.spare:
+            while len(self.fleet) < min(self.pool.workers, self._wanted()) + self.pool.spare:
                 self._spawn()
             self._hand_out()
             for key, _ in self.selector.select(self._patience()):
@@ -115,6 +115,12 @@ class Manager:
             self._enforce()
             if self.failed_starts >= _FAILED_STARTS:
                 return
+
+    def _wanted(self) -> int:
+        """Workers that the jobs at hand can keep busy: no more are started than are of use."""
+        with self.pool._lock:
+            waiting = len(self.pool._queue)
+        return max(1, waiting + sum(worker.job is not None for worker in self.fleet))
 
     def _spawn(self) -> None:
         worker = Worker(self.pool.memory)

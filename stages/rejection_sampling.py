@@ -14,7 +14,7 @@ from pydantic import Field
 
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.readability import Readability
-from data.records import Row, write_rows
+from data.records import Row, with_unique_ids, write_rows
 from stages.checkable import checkable
 from stages.inputs import rows_of, wired
 from stages.rollout.collect import Drawn, collect, shard_seed, visible_prefill
@@ -74,6 +74,7 @@ def run(config: RejectionSamplingConfig, inputs: Inputs, out: Path, context: Con
     if not rows:
         raise ValueError("rejection_sampling: no row of the data has an answer or tests to verify against")
     checkpoint = inputs["init"][0]
+    rows = with_unique_ids(rows)
     groups = collect(config, rows, checkpoint.path, context, "sampling")
     sampled = time.monotonic()
     candidates = _candidates(config, specs, rows, groups, checkpoint, context)

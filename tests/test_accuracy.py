@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import time
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.accuracy import EQUAL, Accuracy, Undecided, prepare_gold
+from rewards.accuracy import Accuracy, Undecided, prepare_gold
 from rewards.exact import compare
 from rewards.extract import final_answer
 from rewards.forms import Shape, analyse
@@ -153,6 +152,14 @@ def test_the_last_calculation_left_undone_does_not_pay() -> None:
     assert fooled < 0.005 * len(rows)
 
 
+def ground_types() -> tuple[float, str, str]:
+    """What a worker's sympy and mpmath compute with."""
+    from mpmath import libmp
+    from sympy.external.gmpy import GROUND_TYPES
+
+    return 1.0, "ok", f"{GROUND_TYPES} {libmp.BACKEND}"
+
+
 QUICK = [bomb for bomb in BOMBS if len(bomb) > 5000] + list(BOMBS[:60])
 
 
@@ -164,17 +171,17 @@ def test_hostile_answers_are_wrong_answers(pool: ScoringPool, gold: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gmpy2", [False, True])
-def test_no_hostile_answer_hangs_or_crashes(gmpy2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("integers", ["python", "gmpy"])
+def test_no_hostile_answer_hangs_or_crashes(integers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gmpy2's factorials are single calls into C that no signal ends, so sympy is tried with it and without."""
     assert len(BOMBS) >= 60
-    if gmpy2:
-        place = os.environ.get("GMPY2_PATH")
-        if place is None:
-            pytest.importorskip("gmpy2")
-        else:
-            monkeypatch.setenv("PYTHONPATH", place)
+    monkeypatch.setenv("SYMPY_GROUND_TYPES", integers)
+    monkeypatch.delenv("MPMATH_NOGMPY", raising=False)
+    if integers == "python":
+        monkeypatch.setenv("MPMATH_NOGMPY", "1")
     with ScoringPool(workers=2) as own:
-        own.run(EQUAL, [("x+1", "1+x", "")])
+        used = own.run("tests.test_accuracy:ground_types", [()])[0]
+        assert used.detail == f"{integers} {integers}", "gmpy2 is in the extra dev"
         for bomb in BOMBS:
             for gold in ("5", "x^2+1", r"\frac{\sqrt{3}}{2}", "(1,2)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"):
                 for completion in (bomb, f"\\boxed{{{bomb}}}"):
@@ -204,6 +211,31 @@ def test_only_what_follows_the_reasoning_counts(completion: str, convention: str
     verdict = Accuracy().decide(sample(completion, "5", "", convention))
     assert not isinstance(verdict, Undecided)
     assert verdict.score == score
+
+
+PEOPLE = "(1) Zoey is a knave\n(2) Oliver is a knight\n(3) Ann is a knave"
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        (PEOPLE, 1.0),
+        (f"So we know:\n\n{PEOPLE}.\n", 1.0),
+        (f"\\boxed{{{PEOPLE}}}", 1.0),
+        (PEOPLE.replace("\n", "\r\n").replace("Ann is a knave", "Ann is a Knave."), 1.0),
+        ("(3) Ann is a knave", 0.0),
+        (PEOPLE.replace("Zoey is a knave", "Zoey is a knight"), 0.0),
+        (f"\\boxed{{{PEOPLE.replace('knight', 'knave')}}}", 0.0),
+        ("\n".join(reversed(PEOPLE.splitlines())), 0.0),
+        (f"{PEOPLE}\n(1) Zoey is a knight", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_gold_of_several_lines_is_compared_line_by_line(answer: str, score: float) -> None:
+    for completion, convention in ((answer, "none"), (f"<think>x</think><answer>{answer}</answer>", "think_answer")):
+        verdict = Accuracy().decide(sample(completion, PEOPLE, "", convention))
+        assert not isinstance(verdict, Undecided)
+        assert verdict.score == score
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,16 @@ def test_samples_carry_the_row() -> None:
     assert [s.extra for s in made] == [{"level": 1}, {"level": 2}]
 
 
+def test_content_in_parts_is_joined() -> None:
+    parts = [
+        {"type": "text", "text": "<think>x</think>"},
+        {"type": "image"},
+        {"type": "text", "text": "<answer>5</answer>"},
+    ]
+    made = samples_from_trl(["p"], [[{"role": "assistant", "content": parts}]], None, {}, "think_answer")
+    assert made[0].completion == "<think>x</think><answer>5</answer>"
+
+
 def test_what_the_template_prefilled_is_seen_by_the_reward() -> None:
     completion = COMPLETION.removeprefix("<think>\n")
     plain, seen = (
@@ -133,6 +143,9 @@ FUNCTIONS = """
     def not_a_number(completions, **kwargs):
         return [float("nan")] * len(completions)
 
+    def words(completions, **kwargs):
+        return ["good"] * len(completions)
+
     constant = 5
 """
 
@@ -181,8 +194,10 @@ def test_a_dotted_name_is_a_function_too() -> None:
 def test_what_a_users_function_does_wrong_is_shown(functions: Path) -> None:
     with pytest.raises(ValueError, match="'short' returned 1 scores for 2 completions"):
         UserReward(function="short", path=functions).score_batch(rows())
-    with pytest.raises(RuntimeError, match="own fault"):
+    with pytest.raises(ValueError, match=r"'broken' failed at .*my_rewards.py:\d+: RuntimeError: the user's own fault"):
         UserReward(function="broken", path=functions).score_batch(rows())
+    with pytest.raises(ValueError, match="'words' returned 'good', which is neither a number nor None"):
+        UserReward(function="words", path=functions).score_batch(rows())
     verdicts = UserReward(function="not_a_number", path=functions).score_batch(rows())
     assert [(v.score, v.status) for v in verdicts] == [(None, Status.EXCEPTION)] * 2
     assert UserReward(function="short", path=functions).score_batch([]) == []
@@ -195,6 +210,7 @@ def test_what_a_users_function_does_wrong_is_shown(functions: Path) -> None:
         ({"path": "my_rewards.py", "function": "constant"}, "'constant' is not a function"),
         ({"path": "nowhere.py", "function": "f"}, "no such file"),
         ({"path": "broken.py", "function": "f"}, "fails at import: ZeroDivisionError"),
+        ({"path": "leaves.py", "function": "f"}, "fails at import: SystemExit"),
         ({"path": "notes.txt", "function": "f"}, "not a Python file"),
         ({"function": "brevity"}, "needs a `path`, or a dotted name"),
         ({"function": "no_such_package.f"}, "cannot import 'no_such_package'"),
@@ -203,6 +219,7 @@ def test_what_a_users_function_does_wrong_is_shown(functions: Path) -> None:
 )
 def test_a_function_that_cannot_be_found_is_one_clear_line(functions: Path, spec: dict[str, str], message: str) -> None:
     (functions.parent / "broken.py").write_text("1 / 0\n")
+    (functions.parent / "leaves.py").write_text("raise SystemExit(3)\n")
     (functions.parent / "notes.txt").write_text("x\n")
     with pytest.raises(ValueError, match="rewards") as caught:
         rewards.build([spec], functions.parent)

@@ -82,6 +82,24 @@ def test_chat_reads_lines_and_prints_answers(
     assert capsys.readouterr().out.strip() == next(replies(checkpoint, ["1+1="], None, SAMPLING, None)).strip()
 
 
+def test_chat_survives_bytes_that_are_no_text(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = io.TextIOWrapper(io.BytesIO(b"\xff\xfe 1+1=\r\n"), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", broken)
+    assert main(["chat", str(checkpoint), "--temperature", "0", "--max-tokens", "2"]) == 0
+
+
+def test_an_error_of_the_system_names_its_file_if_there_is_one(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, said in (
+        (OSError("two\nlines"), "r1: two lines\n"),
+        (PermissionError(13, "Permission denied", "/a/b"), "r1: /a/b: Permission denied\n"),
+    ):
+        monkeypatch.setattr("pipeline.checkpoint.replies", lambda *_, error=error: (_ for _ in ()).throw(error))
+        assert main(["chat", str(checkpoint)]) == 2
+        assert capsys.readouterr().err == said
+
+
 def test_evaluate_prints_figures_and_writes_scored_rows(
     checkpoint: Path, problems: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,3 +167,14 @@ def test_a_seed_that_no_generator_takes_is_refused(
 
     assert main(["evaluate", str(checkpoint), "--data", str(problems), "--seed", "-1"], STAGES) == 2
     assert "--seed: expected a whole number from 0 to 2**32 - 1, got -1" in capsys.readouterr().err
+
+
+def test_programs_are_measured_in_a_proven_sandbox_only(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = {"kind": "function", "entry_point": "f", "asserts": ["assert f() == 1"]}
+    row = {"id": "1", "prompt": [{"role": "user", "content": "x"}], "domain": "code", "language": "en", "tests": tests}
+    write_rows(tmp_path / "rows.jsonl", [row])
+    monkeypatch.setattr("rewards.sandbox.self_test", lambda mode: [("network refused", False, "connected")])
+    assert main(["evaluate", str(checkpoint), "--data", str(tmp_path / "rows.jsonl"), "--sandbox", "weak"]) == 2
+    assert "sandbox: weak does not hold here: network refused: connected" in capsys.readouterr().err

@@ -183,6 +183,7 @@ def test_every_reward_and_the_default_mix_pickle() -> None:
         ([{"name": "format", "weight": "much"}], "weight must be a number, got 'much'"),
         ([{"name": "format", "weight": float("nan")}], "weight must be a number"),
         ([{"name": "format", "schedule": [1, 2]}], "schedule must map steps to factors"),
+        ([{"name": "format", "schedule": {"x": 1}}], "schedule must map steps to factors"),
         ([{"name": "format", "schedule": {}}], "needs at least one step"),
         ([{"name": "format", "schedule": {5: 1, 2: 0}}], "rising"),
         ([{"name": "format", "schedule": {"x": 1}}], "schedule"),

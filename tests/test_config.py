@@ -138,6 +138,12 @@ def test_overrides_reach_named_items_indices_and_new_keys(tmp_path: Path) -> Non
         ("", [], "c.yaml: expected keys and values at the top level"),
         ("extends: [a]", [], "c.yaml: extends: expected the name of one file"),
         ("extends: c.yaml", [], "extends: c.yaml -> c.yaml is a circle"),
+        (
+            "evaluate: {x: &again [*again]}",
+            [],
+            "c.yaml: nested too deeply, or an alias",
+        ),
+        ("vars: " + "[" * 2000, [], "c.yaml: nested too deeply"),
         ("extends: gone.yaml", [], "gone.yaml: cannot be read: No such file or directory (extended by"),
         ("without: a", [], "c.yaml: without: expected a list of names"),
         ("data: {abc: {}}\nwithout: [abd]", [], "without: unknown name 'abd'; did you mean 'abc'?"),

@@ -59,6 +59,7 @@ def test_json_text_and_nulls() -> None:
         ({"kind": "stdio", "cases": [["1", "2"]]}, "case 1 must have input and output"),
         ({"kind": "stdio", "cases": [{"input": "1"}]}, "case 1 must have input and output"),
         ({"kind": "stdio", "cases": [{"input": "1", "output": 2}]}, "case 1: input and output must be text"),
+        ({"kind": "stdio", "cases": [{"input": "\ud800", "output": "2"}]}, "case 1 holds half a character"),
         ({"kind": "stdio", "cases": [{"input": "1", "output": " \n"}]}, "every expected output is empty"),
     ],
 )

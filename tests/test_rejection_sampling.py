@@ -69,6 +69,18 @@ def test_only_right_readable_answers_are_kept_and_all_are_accounted_for(tmp_path
     assert 0.4 < outcome.metrics["candidate_accuracy"].value < 0.9
 
 
+def test_rows_that_share_an_id_are_not_taken_for_one(tmp_path, checkpoint, monkeypatch):
+    """Two files joined by `data_from` often both start at 0."""
+    prompts = [{**row, "id": str(number % 5)} for number, row in enumerate(sums(20))]
+    outcome = sample_rejectively(tmp_path, checkpoint, prompts, monkeypatch, samples=4, keep_fraction=1)
+    counts = dict(outcome.counts)
+    assert counts.pop("prompts") == 20
+    assert counts.pop("candidates") == 80 == sum(counts.values())
+    rows = list(read_rows(tmp_path / "out" / ROWS_NAME))
+    assert len({row["id"] for row in rows}) == len(rows) == counts["kept"]
+    assert {row["provenance"]["row"].partition("@")[2] for row in rows} == {"", "2", "3", "4"}
+
+
 def test_a_killed_run_ends_equal_to_an_unbroken_one(tmp_path, checkpoint, monkeypatch):
     settings = {"samples": 3, "shard_prompts": 4, "keep_fraction": 0.5}
     with pytest.raises(KeyboardInterrupt):

@@ -226,3 +226,89 @@ def test_an_output_that_cannot_be_written_is_refused_before_scoring(
 def test_a_directory_is_not_a_file_of_completions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(tmp_path), "--rewards", "accuracy"]) == 2
     assert "not a file: " in capsys.readouterr().err
+
+
+ODD_IDS = [
+    {"id": None, "completion": "5", "answer": "5"},
+    {"id": "d", "completion": "5", "answer": "5"},
+    {"id": "d", "completion": "6", "answer": "5"},
+    {"id": "half \ud800", "completion": "\ud800 5", "answer": "5"},
+    {"id": "zero \x00", "completion": "5\x00", "answer": "5"},
+    {"id": "三", "completion": "5", "answer": "5"},
+    {"id": float("nan"), "completion": "5", "answer": "5"},
+    {"id": [1, 2], "completion": "5", "answer": "5"},
+    {"id": {"a": 1}, "completion": "5", "answer": "5"},
+]
+
+
+def test_odd_ids_break_neither_scoring_nor_comparing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output, other = (tmp_path / name for name in ("in.jsonl", "out.jsonl", "other.jsonl"))
+    source.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(json.dumps(row) for row in ODD_IDS).encode())
+    given = ["score", str(source), "--template", "none", "--rewards", "accuracy", "--output", str(output)]
+    assert main(given) == 0
+    errors = capsys.readouterr().err
+    assert "in.jsonl:7: column 'id' must be a finite number, got nan" in errors
+    assert "in.jsonl:8: column 'id' must be text or a number, got list" in errors
+    assert "in.jsonl:9: column 'id' must be text or a number, got dict" in errors
+    text = output.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["id"] for row in rows] == [1, "d", "d", "half \ud800", "zero \x00", "三"]
+    assert "三" in text
+    rows[2]["scores"]["accuracy"] = 1.0
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["score", str(output), "--against", str(other)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "d (number 2): accuracy 0 (wrong) -> 1 (wrong)",
+        f"1 of 6 rows differ; 0 only in {output}, 0 only in {other}",
+    ]
+    other.write_text('{"id": [1], "scores": {}}\n')
+    assert main(["score", str(output), "--against", str(other)]) == 2
+    assert "other.jsonl:1: the id must be text or a number, got list" in capsys.readouterr().err
+
+
+def test_a_reward_that_fails_is_one_line_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def f(completions, **columns):\n    raise KeyError('x')\n")
+    Path("in.jsonl").write_text('{"completion": "x"}\n')
+    assert main(["score", "in.jsonl", "--rewards", "mine.py:f", "--output", "out.jsonl"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("r1: reward 'f' failed at ")
+    assert error.endswith("mine.py:2: KeyError: 'x'")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_parameters_of_the_correctness_reward_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text('{"completion": "x"}\n')
+    assert main(["score", "in.jsonl", "--rewards", "correctness:program=3"]) == 2
+    assert "parameter 'program' must be Mapping, got 3" in capsys.readouterr().err
+
+
+def failing_self_test(mode: str) -> list[tuple[str, bool, str]]:
+    return [("starts", True, ""), ("network refused", False, "connected")]
+
+
+@pytest.mark.parametrize("reward", ["program", "correctness"])
+def test_programs_are_scored_in_a_proven_sandbox_only(
+    reward: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("code.jsonl").write_text(json.dumps(ROWS[2]) + "\n")
+    Path("sums.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    given = ["--rewards", reward, "--sandbox", "weak", "--output", "out.jsonl"]
+    assert main(["score", "code.jsonl", *given]) == 0
+    assert "sandbox: weak: programs share" in caplog.text
+    Path("out.jsonl").unlink()
+    monkeypatch.setattr("rewards.sandbox.self_test", failing_self_test)
+    assert main(["score", "code.jsonl", *given]) == 2
+    assert "sandbox: weak does not hold here: network refused: connected" in capsys.readouterr().err
+    assert not Path("out.jsonl").exists()
+    assert main(["score", "sums.jsonl", *given]) == 0  # nothing to run

@@ -103,6 +103,12 @@ def test_closing_leaves_no_process_and_a_closed_pool_says_so() -> None:
         own.run(EQUAL, [("x+1", "1+x", "")])
 
 
+def test_no_more_workers_are_started_than_the_jobs_can_use() -> None:
+    with ScoringPool(workers=100_000) as own:
+        assert own.run(EQUAL, [("x+1", "1+x", ""), ("x+2", "2+x", "")])[0].score == 1.0
+        assert len(own_fleet(own)) <= 3
+
+
 def own_fleet(pool: ScoringPool) -> list[object]:
     assert pool.manager is not None
     return list(pool.manager.fleet)
@@ -135,7 +141,7 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_hang(monkeypatch: pyte
         own.run(EQUAL, [("x+1", "1+x", "")])
 
 
-@pytest.mark.parametrize(("workers", "deadline"), [(0, 1.0), (1, 0.0)])
+@pytest.mark.parametrize(("workers", "deadline"), [(0, 1.0), (1, 0.0), (1, float("nan")), (1, float("inf"))])
 def test_nonsense_is_refused(workers: int, deadline: float) -> None:
     with pytest.raises(ValueError, match="workers >= 1 and deadline > 0"):
         ScoringPool(workers=workers, deadline=deadline)

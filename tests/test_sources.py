@@ -16,6 +16,7 @@ from data import sources
 from data.adapters_code import entry_point
 from data.adapters_math import last_boxed
 from data.language import detect_language
+from data.records import read_rows
 from data.template import CONVENTIONS
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -484,6 +485,7 @@ def test_an_unpinned_hub_data_set_is_a_valid_entry_that_cannot_run(tmp_path: Pat
         ({"source": "gsm8k", "path": 3}, "path of source 'gsm8k' must be str or list, got 3"),
         ({"source": "gsm8k", "path": "x", "rows": True}, "rows of source 'gsm8k' must be int, got True"),
         ({"source": "gsm8k", "path": "x", "rows": 0}, "rows of source 'gsm8k' must not be 0"),
+        ({"source": "gsm8k", "path": "x", "rows": 10**30}, "rows of source 'gsm8k' must not be 1000"),
         ({"source": "gsm8k", "path": "x", "skip": -1}, "skip of source 'gsm8k' must not be -1"),
         ({"source": "gsm8k", "path": "x", "on_error": "skip"}, "on_error must be stop or count, got 'skip'"),
         ({"source": "gsm8k", "path": "x", "difficulties": [2, 1]}, r"difficulties must be \[lowest, highest\]"),
@@ -532,3 +534,15 @@ def test_safety_prompts_say_whether_to_decline(tmp_path: Path) -> None:
     assert one(tmp_path, "advbench", {"Behavior": "Do harm"})["should_refuse"] is True
     judged = one(tmp_path, "xstest", value | {"completion": "Use kill.", "final_label": "1_full_compliance"})
     assert (judged["judgement"], judged["completion"][0]["content"]) == ("1_full_compliance", "Use kill.")
+
+
+@pytest.mark.parametrize(
+    "line", ['"answer": "5\\udfff"', '"completion": [{"role": "assistant", "content": "\\ud800"}]']
+)
+def test_half_a_character_is_an_error_of_the_row(tmp_path: Path, line: str) -> None:
+    """JSON can write one; a tokenizer and a file in UTF-8 cannot hold it."""
+    file = tmp_path / "half.jsonl"
+    prompt = '[{"role": "user", "content": "x"}]'
+    file.write_text(f'{{"id": "1", "prompt": {prompt}, "domain": "math", "language": "en", {line}}}\n')
+    with pytest.raises(ValueError, match=r"half.jsonl:1: column '\w+' holds half a character \(U\+D"):
+        list(read_rows(file))

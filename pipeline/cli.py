@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import commands_plan
+
 if TYPE_CHECKING:
     from stages.stage import Stage
 
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_chain(commands)
+    commands_plan.add(commands)
     _add_checkpoint(commands)
     for name, text in (("score", "score completions in a file"), ("rewards", "list the rewards")):
         commands.add_parser(name, help=text)

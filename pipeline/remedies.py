@@ -1,0 +1,178 @@
+"""The smallest change that makes a step fit, found by planning it again with every combination of changes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pipeline.decoding import VLLM_SHARE
+from pipeline.estimate import Estimate
+from pipeline.hardware import GIB
+from pipeline.sharding import Sharding
+
+ZERO_2 = Sharding(engine="deepspeed", stage=2, bucket=None, overlap=True)
+ZERO_3 = Sharding(engine="deepspeed", stage=3, bucket=None, overlap=True)
+OFFLOAD = replace(ZERO_3, offload_optimiser=True, offload_weights=True)
+"""As configs/accelerate/ has them."""
+RANK = 16
+"""Of the adapters that are proposed."""
+MOST_ACCELERATORS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to change: what to write, what it costs, and the step with it."""
+
+    text: str
+    cost: float
+    """Rank among the changes: what only takes time is cheap, what changes the result is dear."""
+    after: Estimate
+
+
+def remedy(step: Estimate) -> str:
+    """What to do about a step that does not fit, as one line."""
+    changes = _samplers(step) if step.setting is None else _combinations(step)
+    for change in changes:
+        if change.after.fits:
+            needs = f"{change.after.total / GIB:.1f} of {change.after.limit / GIB:.1f} GiB"
+            return f"{change.text} (then {needs})"
+    return "nothing helps; take a shorter length, a smaller model, or accelerators with more memory"
+
+
+def _combinations(step: Estimate) -> Iterator[Change]:
+    """Every combination of changes, cheapest first; then the same on more accelerators."""
+    kinds = (_checkpointing, _micro_batch, _sampled_at_once, _precision, _sharding, _adapters)
+    for more in _counts(step):
+        options = [[None, *kind(more.after)] for kind in kinds]
+        combinations = [tuple(filter(None, chosen)) for chosen in itertools.product(*options)]
+        combinations.sort(key=lambda changes: sum(change.cost for change in changes))
+        for changes in combinations:
+            after = more.after
+            for change in changes:
+                after = _with(after, change)
+            texts = [more.text, *(change.text for change in changes)]
+            yield Change(", ".join(filter(None, texts)), 0.0, after)
+
+
+def _with(step: Estimate, change: Change) -> Estimate:
+    """`step` with what `change` changed, and nothing else of it."""
+    assert step.setting is not None
+    assert change.after.setting is not None
+    key = change.text.partition(":")[0]
+    if key == "engine_options":
+        return replace(step, work=change.after.work)
+    changed = {name: getattr(change.after.setting, name) for name in _FIELDS[key]}
+    return replace(step, setting=replace(step.setting, **changed))
+
+
+_FIELDS = {
+    "launch.gradient_checkpointing": ("checkpointing",),
+    "micro_batch_size": ("sequences",),
+    "launch.mixed_precision": ("mixed",),
+    "launch.accelerate_config": ("sharding",),
+    "lora": ("trainable", "adapters", "reference"),
+}
+"""What of a setting each key decides."""
+
+
+def _counts(step: Estimate) -> Iterator[Change]:
+    """The step as it is, and on twice as many accelerators and so on, as far as its batch can be shared."""
+    assert step.setting is not None
+    yield Change("", 0.0, step)
+    count = step.accelerators * 2
+    while count <= MOST_ACCELERATORS and step.batch % count == 0:
+        setting = replace(step.setting, processes=count)
+        if setting.sharding.engine == "none":
+            setting = replace(setting, sharding=Sharding(engine="ddp"))
+        yield Change(f"{count} accelerators", 0.0, replace(step, accelerators=count, setting=setting))
+        count *= 2
+
+
+def _changed(step: Estimate, text: str, cost: float, **values: object) -> Change:
+    assert step.setting is not None
+    setting = replace(step.setting, **values)  # type: ignore[arg-type]
+    return Change(text, cost, replace(step, setting=setting))
+
+
+def _checkpointing(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    if not step.setting.checkpointing:
+        yield _changed(step, "launch.gradient_checkpointing: true", 1.0, checkpointing=True)
+
+
+def _micro_batch(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    # A preference model reads pairs: two sequences for one of micro_batch_size.
+    least = 1 if step.setting.head else 2
+    size, cost = step.setting.sequences // 2, 0.4
+    while size >= least:
+        yield _changed(step, f"micro_batch_size: {size // least}", cost, sequences=size)
+        size, cost = size // 2, cost + 0.4
+
+
+def _sampled_at_once(step: Estimate) -> Iterator[Change]:
+    """Fewer sequences side by side for a sampler that shares the accelerators with the training."""
+    work = step.work.drawing
+    if work is not None and work.in_trainer:
+        yield from _fewer_positions(step)
+        if work.engine == "vllm":
+            for at, share in enumerate((0.5, 0.4, 0.3, 0.2, 0.1)):
+                if share < float(work.options.get("gpu_memory_utilization", VLLM_SHARE)):
+                    yield _option(step, "gpu_memory_utilization", share, 0.5 + at / 10)
+
+
+def _fewer_positions(step: Estimate) -> Iterator[Change]:
+    work = step.work.drawing
+    assert work is not None
+    tokens, cost = work.batch_tokens // 2, 0.5
+    while work.engine == "transformers" and tokens >= work.width:
+        yield _option(step, "batch_tokens", tokens, cost)
+        tokens, cost = tokens // 2, cost + 0.5
+
+
+def _option(step: Estimate, key: str, value: float, cost: float, engine: str | None = None) -> Change:
+    """`engine_options` with one key changed, and another engine if that is given."""
+    work = step.work.drawing
+    assert work is not None
+    options = {} if engine and engine != work.engine else dict(work.options)
+    drawing = replace(work, engine=engine or work.engine, options={**options, key: value})
+    text = f"engine_options: {{{key}: {value:g}}}" + (f" with engine: {engine}" if engine else "")
+    return Change(text, cost, replace(step, work=replace(step.work, drawing=drawing)))
+
+
+def _precision(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    if not step.setting.mixed and step.gpu.name != "cpu":
+        yield _changed(step, "launch.mixed_precision: bf16", 0.7, mixed=True)
+
+
+def _sharding(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    now = step.setting.sharding
+    ways = (("zero2", ZERO_2, 1.5), ("zero3", ZERO_3, 2.0), ("zero3_offload", OFFLOAD, 5.0))
+    for name, sharding, cost in ways:
+        more = sharding.stage > now.stage or (sharding.offload_optimiser and not now.offload_optimiser)
+        if more and (step.accelerators > 1 or sharding.offload_optimiser):
+            yield _changed(step, f"launch.accelerate_config: {name}", cost, sharding=sharding)
+
+
+def _adapters(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    if not step.setting.adapters:
+        numbers = step.setting.sizes.adapted * RANK
+        values = {"trainable": numbers, "adapters": numbers, "reference": False}
+        # TRL cannot replace the reference of adapters: it is the model without them.
+        note = " with reference_reset_steps: null" if step.setting.reference else ""
+        yield _changed(step, f"lora: {{rank: {RANK}}}{note}", 6.0, **values)
+
+
+def _samplers(step: Estimate) -> Iterator[Change]:
+    """For a step that only samples."""
+    work = step.work.drawing
+    if work is None or work.engine == "vllm_server":
+        return
+    yield from _fewer_positions(step)
+    for count in (1, 2, 4, 8, 16):
+        if work.engine != "vllm" or count > work.shards:
+            yield _option(step, "tensor_parallel_size", count, 0.0, "vllm")

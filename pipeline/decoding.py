@@ -63,9 +63,9 @@ def cache_bytes(sizes: Architecture, both: float) -> float:
 
 
 def vllm(sizes: Architecture, work: Drawing, gpu: Gpu) -> Decoder:
-    """vLLM holds half weights and fills the rest of its share with keys and values."""
+    """vLLM holds half weights and fills the rest of its share, in which the driver counts, with keys and values."""
     weights, cache = 2.0 * sizes.parameters, cache_bytes(sizes, 4)
-    room = work.share(VLLM_SHARE) * gpu.memory * GIB * work.shards - weights
+    room = (work.share(VLLM_SHARE) * gpu.memory - gpu.overhead) * GIB * work.shards - weights
     most = min(VLLM_SEQUENCES, work.call, room / (cache * (work.prompt + work.mean)))
     return Decoder(
         sizes=sizes, engine=work.engine, accelerators=work.shards, weights=weights, cache=cache, at_once=max(1.0, most)

@@ -41,8 +41,6 @@ class Estimate:
     """Sizes of the model that it samples, if it does."""
     sampled_bytes: int = 4
     """Of one stored weight of that model."""
-    batch: int = 1
-    """Sequences behind one optimiser step, over all processes."""
     mfu: float = 0.35
     """Share of the peak that training reaches, recomputed passes counted as work."""
     rate: float | None = None

@@ -114,7 +114,6 @@ def _estimate(config: RunConfig, node: Node, hardware: Hardware, models: Models,
         setting=setting,
         sampled=models.sizes(drawing.source) if drawing else None,
         sampled_bytes=models.stored_bytes(drawing.source) if drawing else 4,
-        batch=_batch(node.config),
         mfu=hardware.mfu,
         rate=hardware.rate,
     )

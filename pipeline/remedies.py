@@ -17,7 +17,6 @@ OFFLOAD = replace(ZERO_3, offload_optimiser=True, offload_weights=True)
 """As configs/accelerate/ has them."""
 RANK = 16
 """Of the adapters that are proposed."""
-MOST_ACCELERATORS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +40,16 @@ def remedy(step: Estimate) -> str:
 
 
 def _combinations(step: Estimate) -> Iterator[Change]:
-    """Every combination of changes, cheapest first; then the same on more accelerators."""
+    """Every combination of changes, cheapest first."""
     kinds = (_checkpointing, _micro_batch, _sampled_at_once, _precision, _sharding, _adapters)
-    for more in _counts(step):
-        options = [[None, *kind(more.after)] for kind in kinds]
-        combinations = [tuple(filter(None, chosen)) for chosen in itertools.product(*options)]
-        combinations.sort(key=lambda changes: sum(change.cost for change in changes))
-        for changes in combinations:
-            after = more.after
-            for change in changes:
-                after = _with(after, change)
-            texts = [more.text, *(change.text for change in changes)]
-            yield Change(", ".join(filter(None, texts)), 0.0, after)
+    combinations = [
+        tuple(filter(None, chosen)) for chosen in itertools.product(*([None, *kind(step)] for kind in kinds))
+    ]
+    for changes in sorted(combinations, key=lambda changes: sum(change.cost for change in changes)):
+        after = step
+        for change in changes:
+            after = _with(after, change)
+        yield Change(", ".join(change.text for change in changes), 0.0, after)
 
 
 def _with(step: Estimate, change: Change) -> Estimate:
@@ -74,19 +71,6 @@ _FIELDS = {
     "lora": ("trainable", "adapters", "reference"),
 }
 """What of a setting each key decides."""
-
-
-def _counts(step: Estimate) -> Iterator[Change]:
-    """The step as it is, and on twice as many accelerators and so on, as far as its batch can be shared."""
-    assert step.setting is not None
-    yield Change("", 0.0, step)
-    count = step.accelerators * 2
-    while count <= MOST_ACCELERATORS and step.batch % count == 0:
-        setting = replace(step.setting, processes=count)
-        if setting.sharding.engine == "none":
-            setting = replace(setting, sharding=Sharding(engine="ddp"))
-        yield Change(f"{count} accelerators", 0.0, replace(step, accelerators=count, setting=setting))
-        count *= 2
 
 
 def _changed(step: Estimate, text: str, cost: float, **values: object) -> Change:

@@ -69,7 +69,8 @@ def of_launch(launch: Launch, base_dir: Path) -> Sharding:
 def read_accelerate(file: Path) -> Sharding:
     """Out of a file of `accelerate config`."""
     tree = _mapping(file, yaml.safe_load, yaml.YAMLError)
-    match str(tree.get("distributed_type", "NO")).upper():
+    kind = tree.get("distributed_type") or "NO"  # YAML reads a bare NO as false
+    match str(kind).upper():
         case "DEEPSPEED":
             own = _section(tree, "deepspeed_config", file)
             if (path := own.get("deepspeed_config_file")) is not None:
@@ -91,9 +92,9 @@ def read_accelerate(file: Path) -> Sharding:
             )
         case "NO":
             return NOT_SHARDED
-        case kind if kind.startswith("MULTI_"):
+        case name if name.startswith("MULTI_"):
             return Sharding(engine="ddp")
-        case kind:
+        case _:
             raise ValueError(
                 f"{file}: distributed_type: {kind} has no plan; there is one for DEEPSPEED, FSDP, MULTI_GPU, NO"
             )

@@ -147,10 +147,17 @@ def _setting(
         length=work.training.longest,
         eager=own.attention == "eager",
         head=not scores,
-        reference=isinstance(own, ReinforcementConfig) and own.beta > 0 and not adapters,
+        reference=_reference(own),
         scorer=sum(models.sizes(name).parameters for name in reward),
         on_cpu=hardware.gpu.name == "cpu",
     )
+
+
+def _reference(own: object) -> bool:
+    """Whether a reference is kept: adapters have none but the model below them, unless theirs is replaced."""
+    if not isinstance(own, ReinforcementConfig) or own.greatest_beta == 0:
+        return False
+    return own.lora is None or own.reference_reset_steps is not None
 
 
 def _batch(own: object) -> int:

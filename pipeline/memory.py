@@ -64,8 +64,8 @@ def states(s: Setting) -> States:
     if s.sharding.offload_weights:
         host += weights
         weights = 0.0
-    frozen_copy = s.reference and s.adapters == 0
-    reference = s.sizes.parameters * (2 if half else 4) * share[3] if frozen_copy else 0.0
+    referred = s.adapters or s.sizes.parameters  # adapters are compared with adapters, on the same model
+    reference = referred * (2 if half else 4) * share[3] if s.reference else 0.0
     return States(
         weights=weights,
         gradients=low + full,

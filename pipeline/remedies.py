@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.decoding import VLLM_SHARE
 from pipeline.estimate import Estimate
 from pipeline.hardware import GIB
-from pipeline.sharding import Sharding
+from pipeline.launch_files import resolve
+from pipeline.sharding import read_accelerate
+from stages.training.options import ReinforcementConfig
 
-ZERO_2 = Sharding(engine="deepspeed", stage=2, bucket=None, overlap=True)
-ZERO_3 = Sharding(engine="deepspeed", stage=3, bucket=None, overlap=True)
-OFFLOAD = replace(ZERO_3, offload_optimiser=True, offload_weights=True)
-"""As configs/accelerate/ has them."""
+WAYS = (("zero2", 1.5), ("zero3", 2.0), ("zero3_offload", 5.0))
+"""Files of configs/accelerate/ that are proposed, with their cost."""
 RANK = 16
 """Of the adapters that are proposed."""
 
@@ -57,7 +58,7 @@ def _with(step: Estimate, change: Change) -> Estimate:
     assert step.setting is not None
     assert change.after.setting is not None
     key = change.text.partition(":")[0]
-    if key == "engine_options":
+    if key in ("engine_options", "batch_tokens"):
         return replace(step, work=change.after.work)
     changed = {name: getattr(change.after.setting, name) for name in _FIELDS[key]}
     return replace(step, setting=replace(step.setting, **changed))
@@ -68,7 +69,7 @@ _FIELDS = {
     "micro_batch_size": ("sequences",),
     "launch.mixed_precision": ("mixed",),
     "launch.accelerate_config": ("sharding",),
-    "lora": ("trainable", "adapters", "reference"),
+    "lora": ("trainable", "adapters"),
 }
 """What of a setting each key decides."""
 
@@ -121,7 +122,9 @@ def _option(step: Estimate, key: str, value: float, cost: float, engine: str | N
     assert work is not None
     options = {} if engine and engine != work.engine else dict(work.options)
     drawing = replace(work, engine=engine or work.engine, options={**options, key: value})
-    text = f"engine_options: {{{key}: {value:g}}}" + (f" with engine: {engine}" if engine else "")
+    text = f"engine_options: {{{key}: {value}}}" + (f" with engine: {engine}" if engine else "")
+    if work.in_trainer and key in ReinforcementConfig.model_fields:
+        text = f"{key}: {value}"
     return Change(text, cost, replace(step, work=replace(step.work, drawing=drawing)))
 
 
@@ -134,8 +137,8 @@ def _precision(step: Estimate) -> Iterator[Change]:
 def _sharding(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
     now = step.setting.sharding
-    ways = (("zero2", ZERO_2, 1.5), ("zero3", ZERO_3, 2.0), ("zero3_offload", OFFLOAD, 5.0))
-    for name, sharding, cost in ways:
+    for name, cost in WAYS:
+        sharding = read_accelerate(resolve("accelerate_config", name, Path()))
         more = sharding.stage > now.stage or (sharding.offload_optimiser and not now.offload_optimiser)
         if more and (step.accelerators > 1 or sharding.offload_optimiser):
             yield _changed(step, f"launch.accelerate_config: {name}", cost, sharding=sharding)
@@ -145,10 +148,7 @@ def _adapters(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
     if not step.setting.adapters:
         numbers = step.setting.sizes.adapted * RANK
-        values = {"trainable": numbers, "adapters": numbers, "reference": False}
-        # TRL cannot replace the reference of adapters: it is the model without them.
-        note = " with reference_reset_steps: null" if step.setting.reference else ""
-        yield _changed(step, f"lora: {{rank: {RANK}}}{note}", 6.0, **values)
+        yield _changed(step, f"lora: {{rank: {RANK}}}", 6.0, trainable=numbers, adapters=numbers)
 
 
 def _samplers(step: Estimate) -> Iterator[Change]:

@@ -74,6 +74,8 @@ def check_rewards(
     from stages.scoring import complete
 
     specs = stage.mix(config, wired)
+    if not specs:  # a distillation without a teacher scores nothing
+        return
     context = Context(seed=0, convention=convention, work=Path(), sandbox=sandbox)
     model = "wired" if "preference" in wired else None
     try:

@@ -34,6 +34,7 @@ class Setting:
     head: bool = True
     """Language-model head; a preference model has a scalar instead."""
     reference: bool = False
+    """Whether a second copy of what learns is kept as the KL reference."""
     scorer: int = 0
     """Numbers in a preference model that scores beside the training."""
     on_cpu: bool = False

@@ -53,7 +53,7 @@ class Workloads:
         engine = str(getattr(own, "engine", "transformers"))
         options = dict(getattr(own, "engine_options", {}))
         options.setdefault("batch_tokens", getattr(own, "batch_tokens", BATCH_TOKENS))
-        reference = own.beta > 0
+        reference = own.greatest_beta > 0
         old = own.updates_per_generation > 1 or engine != "transformers"
         training = Training(
             sequences=trained,

@@ -112,11 +112,11 @@ def test_bytes_of_one_parameter() -> None:
     assert (single.weights + single.gradients + single.optimiser) / SEVEN.parameters == 20
 
 
-def test_adapters_need_no_reference_and_little_optimiser() -> None:
+def test_adapters_need_little_reference_and_optimiser() -> None:
     adapters = SEVEN.adapted * 16
     lora = states(setting(trainable=adapters, adapters=adapters, reference=True))
     full = states(setting(reference=True))
-    assert lora.reference == 0 < full.reference
+    assert lora.reference < full.reference / 100
     assert lora.optimiser < full.optimiser / 100
 
 

@@ -129,8 +129,7 @@ def test_what_does_not_fit_is_told_the_least_that_helps(small: Path, capsys: pyt
     assert steps["sft"]["remedy"].startswith(
         "launch.gradient_checkpointing: true, launch.accelerate_config: zero2 (then "
     )
-    changed = ["--set", "launch.gradient_checkpointing=true", "--set"]
-    changed.append(f"launch.accelerate_config={CONFIGS / 'accelerate' / 'zero2.yaml'}")
+    changed = ["--set", "launch.gradient_checkpointing=true", "--set", "launch.accelerate_config=zero2"]
     after = planned(capsys, str(small), "--gpus", "8", *changed)["sft"]
     assert after["fits"]
     assert f"(then {after['memory_total'] / 2**30:.1f} of" in steps["sft"]["remedy"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import commands_check, commands_launch
+from pipeline import commands_check, commands_launch, commands_plan
 
 if TYPE_CHECKING:
     from stages.stage import Stage
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_chain(commands)
+    commands_plan.add(commands)
     _add_checkpoint(commands)
     commands_launch.add(commands)
     commands_check.add(commands)

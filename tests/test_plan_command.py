@@ -1,0 +1,224 @@
+"""`r1 plan` from the command line: every recipe fits, what does not fit is told what helps, mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import cli
+from stages import STAGES
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = ROOT / "configs"
+RECIPES = sorted(file.name for pattern in ("qwen*", "llama*", "distill*") for file in CONFIGS.glob(f"{pattern}.yaml"))
+ON_H200 = ("qwen2.5-32b.yaml",)
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, Any]]:
+    assert cli.main(["plan", *arguments, "--json"], STAGES) == 0
+    return {step["name"]: step for step in json.loads(capsys.readouterr().out)["steps"]}
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["plan", *arguments], STAGES) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["plan", *arguments], STAGES) == 2
+    return capsys.readouterr().err.removeprefix("r1: ").strip()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """One supervised and one reinforcement step of a 7B model on one process, nothing shared out."""
+    file = tmp_path / "small.yaml"
+    file.write_text(
+        "sandbox: weak\n"
+        "models: {base: {hub: Qwen/Qwen2.5-7B, revision: unpinned}}\n"
+        "data: {rows: {source: tiny, split: rl, rows: 100}, lines: {source: records, path: lines.jsonl}}\n"
+        "launch: {mixed_precision: bf16}\n"
+        "steps:\n"
+        "  - {name: sft, stage: cold_start, init_from: base, data_from: lines, max_length: 8192, micro_batch_size: 8, "
+        "batch_size: 64, epochs: 3}\n"
+        "  - {name: rl, stage: reasoning_rl, init_from: sft, data_from: rows, steps: 10, max_completion_tokens: 1000, "
+        "prompts_per_step: 8, num_generations: 8, micro_batch_size: 4, reference_reset_steps: 5}\n"
+        "evaluate: false\n"
+    )
+    (tmp_path / "lines.jsonl").write_text("{}\n\n{}\n{}\n")
+    return file
+
+
+def test_the_recipes_are_found() -> None:
+    assert len(RECIPES) == 13
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_step_of_a_recipe_fits_where_it_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu = "h200" if name in ON_H200 else "h100"
+    assert gpu == "h100" or f"--gpu {gpu}" in (CONFIGS / name).read_text()
+    steps = planned(capsys, str(CONFIGS / name), "--gpu", gpu)
+    assert [step["name"] for step in steps.values() if not step["fits"]] == []
+    if "lora" in name:
+        assert {step["gpus"] for step in steps.values()} == {1}
+        assert steps["reasoning_rl"]["trainable"] < steps["reasoning_rl"]["parameters"] / 50
+
+
+def test_the_recipes_have_the_papers_rates() -> None:
+    from pipeline.config import load
+    from pipeline.graph import build
+
+    rates = {}
+    for name in RECIPES:
+        nodes = {node.name: node for node in build(load(CONFIGS / name), STAGES, CONFIGS / name)}
+        if name.startswith("distill"):
+            rates[name] = nodes["distillation"].config.learning_rate  # type: ignore[attr-defined]
+            assert nodes["distillation"].config.batch_size == 64  # type: ignore[attr-defined]
+        elif "lora" not in name:
+            rl: Any = nodes["reasoning_rl"].config
+            assert (rl.learning_rate, rl.beta, rl.epsilon, rl.num_generations) == (3e-6, 0.001, 10, 16)
+            assert (rl.update_batch, rl.updates_per_generation, rl.reference_reset_steps) == (512, 16, 400)
+            assert (rl.max_completion_tokens, rl.temperature) == (32768, 1)
+            sft: Any = nodes["cold_start"].config
+            assert (sft.learning_rate, sft.batch_size, sft.max_length) == (5e-5, 128, 32768)
+            assert sft.trl["lr_scheduler_kwargs"] == {"min_lr_rate": 0.1}
+    assert rates == {
+        "distill-qwen2.5-1.5b.yaml": 1e-4,
+        "distill-qwen2.5-7b.yaml": 8e-5,
+        "distill-qwen2.5-32b.yaml": 6e-5,
+        "distill-llama-3.1-8b.yaml": 5e-5,
+    }
+
+
+def test_figures_of_a_step(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = planned(capsys, str(small), "--mean-tokens", "500", "--prompt-tokens", "100")
+    sft, rl = steps["sft"], steps["rl"]
+    assert sft["parameters"] == sft["trainable"] == 7_615_616_512
+    assert sft["tokens_trained"] == 3 * 3 * 500  # the blank line of the file is no row
+    assert rl["tokens_trained"] == 10 * 64 * 600
+    assert rl["tokens_sampled"] == 10 * 64 * 500
+    assert {"weights", "gradients", "optimiser", "reference", "activations", "KV cache"} <= set(rl["memory"])
+    # 6 FLOPs a parameter and token, embedding and attention aside.
+    assert sft["flops"] == pytest.approx(6 * 7.07e9 * 4500, rel=0.02)
+    assert sft["training_hours"] == pytest.approx(sft["flops"] / (989e12 * 0.35) / 3600)
+
+
+def test_flags_move_what_they_name(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = planned(capsys, str(small))["rl"]
+    faster = planned(capsys, str(small), "--mfu", "0.7", "--sampling-rate", "1000")["rl"]
+    assert faster["training_hours"] == pytest.approx(plain["training_hours"] / 2)
+    assert faster["sampling_hours"] == pytest.approx(plain["tokens_sampled"] / 1000 / 3600)
+    assert planned(capsys, str(small), "--gpus", "8")["rl"]["gpus"] == 8
+    assert planned(capsys, str(small), "--gpu-memory", "500", "--gpus", "1")["sft"]["fits"] is False
+    assert planned(capsys, str(small), "--gpu-memory", "900", "--gpus", "1")["sft"]["fits"] is True
+    shorter = planned(capsys, str(small), "--longest-tokens", "100")["sft"]
+    assert shorter["memory"]["activations"] < planned(capsys, str(small))["sft"]["memory"]["activations"] / 10
+    more = planned(capsys, str(small), "--rows", "lines=30")["sft"]
+    assert more["tokens_trained"] == 10 * planned(capsys, str(small))["sft"]["tokens_trained"]
+
+
+def test_what_does_not_fit_is_told_the_least_that_helps(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the change that it names makes it fit."""
+    steps = planned(capsys, str(small), "--gpus", "8")
+    assert not steps["sft"]["fits"]
+    assert steps["sft"]["remedy"].startswith(
+        "launch.gradient_checkpointing: true, launch.accelerate_config: zero2 (then "
+    )
+    changed = ["--set", "launch.gradient_checkpointing=true", "--set", "launch.accelerate_config=zero2"]
+    after = planned(capsys, str(small), "--gpus", "8", *changed)["sft"]
+    assert after["fits"]
+    assert f"(then {after['memory_total'] / 2**30:.1f} of" in steps["sft"]["remedy"]
+    text = said(capsys, str(small), "--gpus", "8")
+    assert "Does not fit; do this:\n  sft: launch.gradient_checkpointing: true" in text
+    assert "Every step fits." in said(capsys, str(small), "--gpus", "8", "--gpu-memory", "900")
+
+
+@pytest.mark.parametrize(
+    ("memory", "remedy"),
+    [
+        ("900", None),
+        ("500", "micro_batch_size: 4 (then"),
+        ("200", "launch.gradient_checkpointing: true (then"),
+        ("150", "launch.gradient_checkpointing: true, micro_batch_size: 4 (then"),
+        ("80", "launch.gradient_checkpointing: true, launch.accelerate_config: zero3_offload (then"),
+        ("20", "launch.accelerate_config: zero3_offload, lora: {rank: 16} (then"),
+        ("3", "nothing helps; take a shorter length"),
+    ],
+)
+def test_less_memory_asks_for_more(small: Path, memory: str, remedy: str | None, capsys: Any) -> None:
+    step = planned(capsys, str(small), "--gpu-memory", memory)["sft"]
+    assert step["fits"] is (remedy is None)
+    assert (step["remedy"] is None) if remedy is None else (remedy in step["remedy"])
+
+
+def test_a_sampler_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(CONFIGS / "qwen2.5-7b.yaml")
+    step = planned(capsys, config, "--gpu-memory", "16")["rejection_sampling"]
+    assert "tensor_parallel_size: " in step["remedy"]
+    assert "with engine: vllm" in step["remedy"]
+
+
+def test_a_server_needs_no_memory_here(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = small.read_text().replace(
+        "evaluate: false",
+        "evaluate: {data_from: rows, engine: vllm_server, engine_options: {urls: ['http://a:1', 'http://b:1']}}",
+    )
+    small.write_text(text)
+    step = planned(capsys, str(small), "--sampling-rate", "100")["evaluate.sft"]
+    assert step["memory"] == {}
+    assert step["gpus"] == 0
+    assert step["sampling_hours"] == pytest.approx(step["tokens_sampled"] / 200 / 3600)
+    assert "sampled from servers" in said(capsys, str(small))
+
+
+def test_the_embedded_run(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = planned(capsys, str(CONFIGS / "tiny.yaml"), "--gpu", "cpu", "--longest-tokens", "300")
+    assert all(step["fits"] for step in steps.values())
+    assert steps["cold_start"]["parameters"] == 918_016
+    assert steps["distillation"]["model"] == "student"
+    assert steps["sft_final"]["tokens_trained"] > 0
+
+
+MISTAKES = [
+    (["--gpu", "h10"], "--gpu: unknown accelerator 'h10'; did you mean 'h100'?"),
+    (["--gpu-memory", "-1"], "--gpu-memory: expected GiB above 0, got -1"),
+    (["--gpus", "0"], "--gpus: expected a number above 0, got 0"),
+    (["--mfu", "0"], "--mfu: expected a number above 0, got 0"),
+    (["--rows", "many"], "--rows many: expected N or DATA=N, a whole number above 0"),
+    (["--rows", "row=5"], "--rows: unknown data set 'row'; did you mean 'rows'?"),
+    (["--model", "base"], "--model base: expected NAME=PATH"),
+    (["--model", "bass=x"], "--model: unknown model 'bass'; did you mean 'base'?"),
+    (["--model", "base=nowhere.json"], "models.base: nowhere.json: there is no such file"),
+    (["--gpus", "7"], "steps.sft: a batch of 64 sequences does not divide by 7 processes; say --gpus"),
+    (
+        ["--set", "models.base.hub=some/Model"],
+        "models.base: the sizes of some/Model are not built in; known: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_line(small: Path, arguments: list[str], message: str, capsys: Any) -> None:
+    line = refused(capsys, str(small), *arguments)
+    assert line.startswith(message)
+    assert "\n" not in line
+
+
+def test_a_config_json_stands_in_for_sizes_that_are_not_built_in(small: Path, capsys: Any) -> None:
+    given = f"base={ROOT / 'data' / 'tiny' / 'base' / 'config.json'}"
+    steps = planned(capsys, str(small), "--set", "models.base.hub=some/Model", "--model", given)
+    assert steps["sft"]["parameters"] == 918_016
+
+
+def test_planning_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom pipeline import cli\n"
+        "assert cli.main(['plan', 'configs/qwen2.5-7b.yaml', '--gpu-memory', '40']) == 0\n"
+        "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)

@@ -63,7 +63,7 @@ class Node:
         """The part of its configuration that says what it makes. Raises ValueError for a source that is not there."""
         if self.role is Role.PREPARATION:
             return identity(self.config)  # type: ignore[arg-type]
-        return without_servers(identified(self.config.model_dump(mode="json")))
+        return without_servers(identified(self.config.model_dump(mode="json", exclude=set(self.config.NO_IDENTITY))))
 
 
 def read_step(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, Any], at: int) -> Node:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rewards.accuracy import Accuracy
+from rewards.chance import Random
 from rewards.combine import Breakdown, Mix
 from rewards.completeness import Completeness
 from rewards.correctness import Correctness
@@ -33,6 +34,7 @@ REWARDS: Mapping[str, type] = {
     "safety": Safety,
     "preference": Preference,
     "judge": Judge,
+    "random": Random,
 }
 """Name to a frozen dataclass whose fields are the reward's parameters."""
 

@@ -123,6 +123,8 @@ class TRLReward:
             if log_metric is not None:
                 if known:
                     log_metric(f"score/{name}", sum(known) / len(known))
+                # Also where it is 0: TRL averages over the processes that log a figure.
+                log_metric(f"unjudged/{name}", unjudged_share(self.breakdowns, name))
                 for status, share in status_shares(self.breakdowns, name).items():
                     log_metric(f"status/{name}/{status}", share)
 
@@ -139,6 +141,15 @@ def _stop_on_failing_sandbox(breakdowns: Sequence[Breakdown]) -> None:
         from rewards.program import refuse_failing_sandbox
 
         refuse_failing_sandbox(verdicts)
+
+
+def unjudged_share(breakdowns: Sequence[Breakdown], name: str) -> float:
+    """Share of completions that a reward is for and gave no score: an unreadable gold, a broken sandbox or function.
+
+    A candidate's own exception or timeout is a score of 0, and not among them.
+    """
+    lost = [b.scores[name] is None and b.statuses[name] is not Status.NOT_APPLICABLE for b in breakdowns]
+    return sum(lost) / len(lost)
 
 
 def status_shares(breakdowns: Sequence[Breakdown], name: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -21,6 +21,9 @@ class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, and strict about unknown keys and what is a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    NO_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+    """Keys that change nothing of what the stage makes, and so are no part of its fingerprint."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -82,7 +82,13 @@ def test_the_breakdown_is_logged_per_reward() -> None:
     )
     assert totals == [1.5, None]
     assert extra == {"score/accuracy": [1.0, None], "score/format": [1.0, 1.0]}
-    assert metrics == {"score/accuracy": 1.0, "score/format": 1.0, "status/accuracy/unparsed_gold": 0.5}
+    assert metrics == {
+        "score/accuracy": 1.0,
+        "score/format": 1.0,
+        "status/accuracy/unparsed_gold": 0.5,
+        "unjudged/accuracy": 0.5,
+        "unjudged/format": 0.0,
+    }
     assert reward.breakdowns[0].scores == {"accuracy": 1.0, "format": 1.0}
 
 

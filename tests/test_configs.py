@@ -59,6 +59,7 @@ def test_a_stage_of_the_table(name: str) -> None:
     assert stage.needs["init"].kind is Kind.MODEL
     keys = {*RESERVED, *(f"{need}_from" for need in stage.needs)}
     assert not keys & set(stage.config.model_fields), "a key of a step can mean only one thing"
+    assert set(stage.config.model_fields) >= stage.config.NO_IDENTITY
     assert stage.generative == (name != "preference_model")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data.tiny.chat import COMPLIANCE
 from rewards import REWARDS
+from rewards.chance import Random
 from rewards.layout import Format
 from rewards.length import Length, Overlong, words_in
 from rewards.repetition import Repetition
@@ -102,6 +103,25 @@ def test_overlong_for_truncated_or_short_limits() -> None:
 )
 def test_repetition(text: str, low: float, high: float) -> None:
     assert low <= Repetition()(sample(text)) <= high
+
+
+def test_random_is_a_coin_that_knows_its_completion() -> None:
+    texts = [f"<think>{number}</think>" for number in range(2000)]
+    paid = [Random()(sample(text)) for text in texts]
+    assert set(paid) == {0.0, 1.0}
+    assert 0.45 < sum(paid) / len(paid) < 0.55
+    assert paid == [Random()(sample(text, answer="5", domain="math")) for text in texts], "only the words count"
+    other = [Random(seed=1)(sample(text)) for text in texts]
+    assert 0.4 < sum(a == b for a, b in zip(paid, other, strict=True)) / len(paid) < 0.6
+    assert 0.05 < sum(Random(share=0.1)(sample(text)) for text in texts) / len(texts) < 0.15
+    assert [Random(share=share)(sample("\ud800")) for share in (0.0, 1.0)] == [0.0, 1.0]
+    assert Random()(Sample(prompt="p", completion="a")) == Random()(Sample(prompt="p", completion="a"))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_random_wants_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match="share must be between 0 and 1"):
+        Random(share=share)
 
 
 REFUSALS = (

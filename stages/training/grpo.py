@@ -15,6 +15,7 @@ from stages.stage import Context, Metric, Outcome
 from stages.training.arguments import accumulation, trl_arguments
 from stages.training.kl import tier_numbers
 from stages.training.options import CISPO_CAP, ReinforcementConfig
+from stages.training.probe import Probe, hold_out, probe_metrics
 from stages.training.truncation import truncation_warning
 
 if TYPE_CHECKING:
@@ -66,9 +67,14 @@ def train_grpo(
     )
     from stages.training.resume import last_checkpoint
     from stages.training.trainers import callbacks
+    from stages.training.watch import Watch, alert_counts
 
+    rows, probed = hold_out(rows, config.probe, context.seed)
     if len(rows) < config.prompts_per_step:
-        raise ValueError(f"prompts_per_step is {config.prompts_per_step}, but there are only {len(rows)} prompts")
+        beside = f" beside the {len(probed)} of the probe" if probed else ""
+        raise ValueError(
+            f"prompts_per_step is {config.prompts_per_step}, but there are only {len(rows)} prompts{beside}"
+        )
     if config.curriculum is not None and all(row.get("difficulty") is None for row in rows):
         raise ValueError("curriculum: no row has a difficulty")
     columns = prompt_columns(rows)
@@ -96,10 +102,14 @@ def train_grpo(
             args=arguments,
             train_dataset=Dataset.from_dict(columns),
             processing_class=tokenizer,
-            callbacks=callbacks(context),
+            callbacks=[*callbacks(context), Watch(config.sentries, context)],
             options=config,
             peft_config=adapter(config.lora),
         )
+        if config.probe is not None and probed:
+            trainer.probe = Probe(
+                config.probe, probed, mix, context, prefill=prefill, limit=config.max_completion_tokens, pool=pool
+            )
         if trainer.accelerator.is_main_process and (warning := truncation_warning(config)):
             print(f"{context.name}: {warning}", file=sys.stderr)
         with trainer.sampler_opened(model_path, context.work):
@@ -107,11 +117,18 @@ def train_grpo(
             trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
             trained = time.monotonic()
     save_trained(trainer, tokenizer, out, context.work)
-    parts = {name: trainer.seconds[name] for name in ("sampling", "scoring")}
+    history = context.work / "history.jsonl"
+    parts = {name: trainer.seconds[name] for name in ("sampling", "scoring", *(["probe"] if probed else []))}
     return Outcome(
         contract=model_contract(out, context.convention),
-        metrics=last_steps(context.work / "history.jsonl"),
-        counts=counts | {"optimiser_steps": config.steps, "completions": config.steps * config.update_batch},
+        metrics={**last_steps(history), **probe_metrics(history)},
+        counts={
+            **counts,
+            "probe_rows": len(probed),
+            "optimiser_steps": config.steps,
+            "completions": config.steps * config.update_batch,
+            **alert_counts(context.work),
+        },
         timings={
             "loading": ready - began,
             "training": trained - ready - sum(parts.values()),

@@ -11,6 +11,7 @@ import torch
 from stages.training.batching import SKIP, Batch, micro_batches
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
+from stages.training.probe import Probe
 from stages.training.prompt_trainer import PromptTrainer
 from stages.training.rollouts import EngineRollouts
 from stages.training.trainers import PipelineTrainer
@@ -25,6 +26,7 @@ class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.probe: Probe | None = None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, but with micro-batches cut by `micro_batches`."""
@@ -32,8 +34,10 @@ class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
             return super()._prepare_inputs(generation_batch)
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
             updates = self.options.updates_per_generation
+            if self.probe is not None:
+                self.probe.take(self, updates * self.num_iterations)
+            batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = micro_batches(
                 batch,
                 updates,

@@ -155,8 +155,9 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, wo
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
         save_policy(model, tokenizer, out, state)
-        if (history := work / "history.jsonl").exists():
-            shutil.copy(history, out / "history.jsonl")
+        for name in ("history.jsonl", "alerts.jsonl"):
+            if (kept := work / name).exists():
+                shutil.copy(kept, out / name)
     accelerator.wait_for_everyone()
 
 

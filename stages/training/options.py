@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
@@ -13,6 +13,8 @@ from stages.stage import Placement, StageConfig
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.kl import KLTier, refuse_unfit
+from stages.training.probe import ProbeConfig
+from stages.training.sentries import SentryConfig, check_sentries
 
 
 class LoRA(StageConfig):
@@ -107,6 +109,8 @@ class CanaryConfig(StageConfig):
 class ReinforcementConfig(TrainingConfig, EngineConfig):
     """Base of the two reinforcement stages: GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
 
+    NO_IDENTITY: ClassVar[frozenset[str]] = frozenset({"sentries"})
+
     learning_rate: float = Field(3e-6, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "constant"
     steps: int = Field(100, ge=1)
@@ -153,6 +157,16 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
     """Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
     training"): where the sampler has weights of its own, a token's loss is weighted by min(trainer's probability /
     sampler's, this). None is off."""
+    probe: ProbeConfig | None = ProbeConfig()
+    """Prompts held out and sampled now and then; None is off."""
+    sentries: dict[str, SentryConfig] = Field(default_factory=dict)
+    """What the sentries do, and within which bounds (stages/training/sentries.py); they only watch."""
+
+    @field_validator("sentries")
+    @classmethod
+    def _sentries_exist(cls, settings: dict[str, SentryConfig]) -> dict[str, SentryConfig]:
+        check_sentries(settings)
+        return settings
 
     @property
     def own_sampler(self) -> bool:

@@ -42,7 +42,7 @@ class Bar(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self.bar is not None and logs:
-            figures = {name: f"{float(logs[key]):.3g}" for key, name in SHOWN.items() if key in logs}
+            figures = {name: f"{float(logs[key]):.3g}" for key, name in SHOWN.items() if logs.get(key) is not None}
             self.bar.set_postfix(figures, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -77,10 +77,16 @@ class History(TrainerCallback):
             self.path.write_text("".join(kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        numbers = {key: value for key, value in _numbers(logs or {}).items() if not key.startswith("train_")}
-        if state.is_world_process_zero and numbers:
+        line = line_of(state, logs)
+        if state.is_world_process_zero and line is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **numbers}) + "\n")
+                file.write(json.dumps(line) + "\n")
+
+
+def line_of(state: Any, logs: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What was logged as a line of history.jsonl; None where it holds no figure of a step."""
+    numbers = {key: value for key, value in _numbers(logs or {}).items() if not key.startswith("train_")}
+    return {"step": state.global_step, **numbers} if numbers else None
 
 
 def mean_of(history: Path, name: str) -> float:

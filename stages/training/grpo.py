@@ -101,7 +101,7 @@ def train_grpo(
             peft_config=adapter(config.lora),
         )
         if trainer.accelerator.is_main_process and (warning := truncation_warning(config)):
-            print(f"{context.name}: {warning}", file=sys.stderr)
+            print(f"{context.name}: warning: {warning}", file=sys.stderr)
         with trainer.sampler_opened(model_path, context.work):
             ready = time.monotonic()
             trainer.train(resume_from_checkpoint=last_checkpoint(context.work))

@@ -14,6 +14,7 @@ from pipeline.messages import nearest
 from pipeline.preparation import PreparationConfig
 from stages.cold_start import ColdStartConfig
 from stages.sft_mix import SftMixConfig
+from stages.training.kl import tier_numbers
 from stages.training.options import ReinforcementConfig
 
 REFUSED, ELSEWHERE = "unusable", "unusable: not in split"
@@ -132,7 +133,7 @@ class _Prompts:
 
 
 def prompts(subject: Subject) -> Iterator[Finding]:
-    """RL has a round of prompts, and a difficulty on some of them where a curriculum asks for it."""
+    """RL has a round of prompts, a difficulty on some of them where a curriculum asks for it, rows in each KL tier."""
     from stages.checkable import checkable
 
     said = []
@@ -148,6 +149,11 @@ def prompts(subject: Subject) -> Iterator[Finding]:
             yield fail(f"{node.where}.prompts_per_step is {wanted}, but there are only {most} prompts")
         if node.config.curriculum is not None and kept and all(row.get("difficulty") is None for row in kept):
             yield fail(f"{node.where}.curriculum: none of the first {len(kept)} rows has a difficulty")
+        if kept and peek.whole:
+            try:
+                tier_numbers(node.config.kl_tiers, kept)
+            except ValueError as error:
+                yield fail(f"{node.where}.{error}")
         said.append(f"{node.where} takes {wanted} prompts a step")
     yield fine(", ".join(said) or "no step of reinforcement learning")
 

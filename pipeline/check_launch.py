@@ -17,6 +17,8 @@ from pipeline import machine
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_subject import Subject
 from pipeline.step import Node
+from stages.training.options import ReinforcementConfig
+from stages.training.truncation import truncation_warning
 
 SECONDS = 2.0
 """How long a server may take to say that it is there."""
@@ -84,9 +86,11 @@ def trl(subject: Subject) -> Iterator[Finding]:
 
 
 def engines(subject: Subject) -> Iterator[Finding]:
-    """The engine of a step is installed; servers and judges answer within two seconds."""
+    """The engine of a step is installed and draws from the whole policy; servers and judges answer in two seconds."""
     said: dict[str, str] = {}
     for node in subject.steps:
+        if isinstance(node.config, ReinforcementConfig) and (cut := truncation_warning(node.config)):
+            yield warn(f"{subject.where(node)}: {cut}")
         for key, engine, options in _engines(node):
             where = f"{subject.where(node)}.{key}engine"
             if engine == "vllm" and (fault := machine.version_fault("vllm")):

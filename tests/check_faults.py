@@ -484,6 +484,10 @@ CASES: Mapping[str, tuple[Fault, str]] = {
         rl(curriculum={}),
         "prompts: steps.rl.curriculum: none of the first 6 rows has a difficulty",
     ),
+    "a tier without rows": (
+        rl(kl_tiers=[{"domains": ["maths"], "beta": 0.1}]),
+        "prompts: steps.rl.kl_tiers: no row belongs to 'maths'; domains of the rows: math",
+    ),
     "golds that cannot be read": (
         rows("problems", *[problem(n, answer="\\frac{1}{") for n in range(4)]),
         "golds: steps.rl.data_from: none of 4 rows can be scored (unusable: an answer that cannot be read: 4)",

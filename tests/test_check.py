@@ -116,6 +116,11 @@ def test_a_check_that_saw_less_says_so(world: World) -> None:
             "gate: correctness",
         ),
         (
+            rl(top_p=0.95),
+            "engines: steps.rl: top_p = 0.95 truncates what is sampled, while the trainer's log-probabilities are of "
+            "the whole distribution; reinforcement learning wants top_p: 1 and no top_k",
+        ),
+        (
             top(launch={"mixed_precision": "fp16"}),
             "launch: launch.mixed_precision: fp16 needs a GPU, and none is seen here",
         ),

@@ -22,7 +22,7 @@ from stages.training.truncation import truncation_warning
 def test_what_truncates_is_named(keys: dict[str, Any], named: str) -> None:
     warning = truncation_warning(ReinforcementConfig(**keys))
     assert warning is not None
-    assert warning.startswith(f"warning: {named} truncates")
+    assert warning.startswith(f"{named} truncates")
     assert "\n" not in warning
 
 

@@ -111,7 +111,7 @@ def train_grpo(
                 config.probe, probed, mix, context, prefill=prefill, limit=config.max_completion_tokens, pool=pool
             )
         if trainer.accelerator.is_main_process and (warning := truncation_warning(config)):
-            print(f"{context.name}: {warning}", file=sys.stderr)
+            print(f"{context.name}: warning: {warning}", file=sys.stderr)
         with trainer.sampler_opened(model_path, context.work):
             ready = time.monotonic()
             trainer.train(resume_from_checkpoint=last_checkpoint(context.work))

@@ -19,6 +19,6 @@ def truncation_warning(config: ReinforcementConfig) -> str | None:
     if not cutting:
         return None
     return (
-        f"warning: {', '.join(cutting)} truncates what is sampled, while the trainer's log-probabilities are of the "
+        f"{', '.join(cutting)} truncates what is sampled, while the trainer's log-probabilities are of the "
         "whole distribution; reinforcement learning wants top_p: 1 and no top_k"
     )

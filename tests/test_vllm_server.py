@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -38,7 +37,9 @@ def free_port():
 
 
 def start(port, log):
-    command = [Path(sys.executable).with_name("vllm"), "serve", BASE.path, "--served-model-name", "policy"]
+    # The command `vllm` looks for the version of a package of that name, which the CPU build is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", BASE.path]
+    command += ["--served-model-name", "policy"]
     command += ["--host", "127.0.0.1", "--port", port, "--logprobs-mode", "processed_logprobs", "--max-model-len", 256]
     command += ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
     settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -74,7 +75,8 @@ def urls(tmp_path_factory):
         yield [url for url, _, _ in running]
     finally:
         for _, process, _ in running:
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
         for _, process, _ in running:
             try:
                 process.wait(20)

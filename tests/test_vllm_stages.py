@@ -82,4 +82,6 @@ def test_rejection_sampling_keeps_right_answers(tmp_path):
     outcome, kept = sampled(REJECTION_SAMPLING, config, rows, tmp_path / "kept")
     assert kept
     assert outcome.counts["candidates"] == 24 * 8
-    assert all(f"<answer>\n{row['answer']}\n</answer>" in row["completion"][-1]["content"] for row in kept)
+    answers = {row["prompt"][-1]["content"]: row["answer"] for _, row in read_json_lines(rows.path / ROWS_NAME)}
+    for row in kept:
+        assert f"<answer>\n{answers[row['prompt'][-1]['content']]}\n</answer>" in row["completion"][-1]["content"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,18 +21,12 @@ from stages.training.models import load_tokenizer
 from tests.test_second_sampler import train
 from tests.test_training_resume import BASE, dataset
 from tests.test_vllm_engine import CANARY, PROMPTS, base, changed  # noqa: F401
-from tests.test_vllm_stages import sampled
+from tests.test_vllm_stages import free_port, sampled
 from tests.tiny_model import one_thread  # noqa: F401
 
 pytestmark = pytest.mark.vllm
 PATIENCE = 180
 """Seconds that a server may take to start."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(port, log):

@@ -103,8 +103,8 @@ def test_servers_get_their_weights_from_the_first_process_alone(tmp_path):
         assert opened.sync(build_model(), 0)
 
 
-def train(folder: Path, **keys):
-    """Three steps of GRPO on the embedded model: (weights, history)."""
+def grpo(folder: Path, processes=1, **keys):
+    """Three steps of GRPO on the embedded model."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
     config = ReasoningRLConfig(
@@ -116,11 +116,20 @@ def train(folder: Path, **keys):
         work=folder / "work",
         name="step",
         sandbox="weak",
-        placement=Placement(threads=1, reward_workers=1),
+        placement=Placement(threads=1, reward_workers=1, processes=processes),
     )
     REASONING_RL.run(config, {"init": [BASE], "data": [dataset(folder / "data", "rl", 40)]}, folder / "out", context)
+
+
+def history_of(folder: Path):
     lines = [json.loads(line) for line in (folder / "work" / "history.jsonl").read_text().splitlines()]
-    return load_file(folder / "out" / "model.safetensors"), [line for line in lines if "reward" in line]
+    return [line for line in lines if "reward" in line]
+
+
+def train(folder: Path, **keys):
+    """`grpo` in one process: (weights, history)."""
+    grpo(folder, **keys)
+    return load_file(folder / "out" / "model.safetensors"), history_of(folder)
 
 
 @pytest.mark.slow

@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +21,7 @@ from stages.training.models import load_tokenizer
 from tests.test_second_sampler import train
 from tests.test_training_resume import BASE, dataset
 from tests.test_vllm_engine import CANARY, PROMPTS, base, changed  # noqa: F401
-from tests.test_vllm_stages import sampled
+from tests.test_vllm_stages import free_port, sampled
 from tests.tiny_model import one_thread  # noqa: F401
 
 pytestmark = pytest.mark.vllm
@@ -31,14 +29,10 @@ PATIENCE = 180
 """Seconds that a server may take to start."""
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def start(port, log):
-    command = [Path(sys.executable).with_name("vllm"), "serve", BASE.path, "--served-model-name", "policy"]
+    # The command `vllm` looks for the version of a package of that name, which the CPU build is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", BASE.path]
+    command += ["--served-model-name", "policy"]
     command += ["--host", "127.0.0.1", "--port", port, "--logprobs-mode", "processed_logprobs", "--max-model-len", 256]
     command += ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
     settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -74,7 +68,8 @@ def urls(tmp_path_factory):
         yield [url for url, _, _ in running]
     finally:
         for _, process, _ in running:
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
         for _, process, _ in running:
             try:
                 process.wait(20)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from data.artifact import ROWS_NAME
@@ -10,7 +16,7 @@ from stages.evaluation import EVALUATION, EvaluationConfig
 from stages.rejection_sampling import REJECTION_SAMPLING, RejectionSamplingConfig
 from stages.rollout.canary import SamplerMismatch
 from stages.stage import Context
-from tests.test_second_sampler import train
+from tests.test_second_sampler import history_of, train
 from tests.test_training_resume import BASE, dataset
 from tests.tiny_model import one_thread  # noqa: F401
 
@@ -21,6 +27,12 @@ pytestmark = pytest.mark.vllm
 @pytest.fixture(autouse=True)
 def vllm_engine():
     pytest.importorskip("vllm")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def counted(monkeypatch, skipped=()):
@@ -58,6 +70,37 @@ def test_a_planted_stale_weight_stops_the_run(tmp_path, monkeypatch):
         train(tmp_path, **VLLM, learning_rate=1e-4)
 
 
+TWO_PROCESSES = f"""
+import os, sys
+from pathlib import Path
+from tests.test_second_sampler import grpo
+grpo(Path(sys.argv[1]) / os.environ["RANK"], processes=2, **{VLLM})
+"""
+
+
+def test_each_of_two_processes_has_an_engine_that_follows(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run([*command, script, tmp_path], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    history = history_of(tmp_path / "0")
+    assert len(history) == 3
+    for line in history:
+        assert 0 < line["sampler_gap"] < 1e-3
+        assert line["canary_gap"] < 1e-3
+    assert (tmp_path / "0" / "out" / "model.safetensors").exists()
+
+
 def sampled(stage, config, rows, folder):
     """Outcome and rows of a stage that samples."""
     (folder / "work").mkdir(parents=True)
@@ -82,4 +125,6 @@ def test_rejection_sampling_keeps_right_answers(tmp_path):
     outcome, kept = sampled(REJECTION_SAMPLING, config, rows, tmp_path / "kept")
     assert kept
     assert outcome.counts["candidates"] == 24 * 8
-    assert all(f"<answer>\n{row['answer']}\n</answer>" in row["completion"][-1]["content"] for row in kept)
+    answers = {row["prompt"][-1]["content"]: row["answer"] for _, row in read_json_lines(rows.path / ROWS_NAME)}
+    for row in kept:
+        assert f"<answer>\n{answers[row['prompt'][-1]['content']]}\n</answer>" in row["completion"][-1]["content"]

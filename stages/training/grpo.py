@@ -116,7 +116,8 @@ def train_grpo(
             ready = time.monotonic()
             trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
             trained = time.monotonic()
-    save_trained(trainer, tokenizer, out, context.work)
+            # vLLM, when it closes, takes down the process group in which the processes save together.
+            save_trained(trainer, tokenizer, out, context.work)
     history = context.work / "history.jsonl"
     parts = {name: trainer.seconds[name] for name in ("sampling", "scoring", *(["probe"] if probed else []))}
     return Outcome(

@@ -77,7 +77,9 @@ def score_ours(rows: list[Row]) -> tuple[list[float | None], float]:
     samples = [Sample(prompt=r.prompt, completion=r.completion, answer=r.gold, convention="none") for r in rows]
     reward = Accuracy()
     with ScoringPool(workers=2) as pool:
-        pool.run("rewards.symbolic:equal", [("x+1", "1+x", "")])
+        pool.run("rewards.symbolic:equal", [(f"x+{i}", f"{i}+x", "") for i in range(8)])
+        while pool.manager is not None and not all(worker.ready for worker in pool.manager.fleet):
+            time.sleep(0.01)  # a process that still imports would take its time from the cores that are measured
         analyse.cache_clear()  # making the rows has filled them
         accuracy._gold.cache_clear()
         start = time.perf_counter()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from rewards.forms import CHOICE, Form, Shape
-from rewards.units import canonical_unit
+from rewards.units import canonical_unit, contradicted
 
 Scalar = Callable[[Form, Form], "bool | None"]
 
@@ -43,7 +43,18 @@ def compare(gold: Form, answer: Form, *, prompt: str = "", scalar: Scalar = unde
     one, other = _inner(gold), _inner(answer)
     if "=" in one.text or "=" in other.text:  # "y = x + 1" against "x - y + 1 = 0", but never against "0"
         return scalar(gold, answer) if "=" in gold.text and "=" in answer.text else False
+    if other.shape is Shape.NUMBER and _holds_variable(one.text):
+        return False
     return scalar(one, other)
+
+
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_VARIABLE = re.compile(r"(?<![A-Za-z])[A-DF-HJ-Za-df-hj-z](?![A-Za-z])")
+
+
+def _holds_variable(text: str) -> bool:
+    """Whether a letter stands alone that is neither e nor i: 5x^2 is no number, whatever x is."""
+    return _VARIABLE.search(_COMMAND.sub(" ", text)) is not None
 
 
 def _inner(form: Form) -> Form:
@@ -106,7 +117,7 @@ def _units_agree(gold: str, answer: str, prompt: str) -> bool:
     if gold and (canonical_unit(gold) is not None or known is not None):
         return (canonical_unit(gold) or gold) == (known or answer) or not known or not canonical_unit(gold)
     if known is not None:
-        return True
+        return not contradicted(known, prompt)
     text = prompt.casefold()
     return all(word.rstrip("s.")[:5] in text for word in re.split(r"[ /]", answer.casefold()) if len(word) > 2)
 
@@ -137,8 +148,17 @@ def _is_union(form: Form) -> bool:
 
 
 def _may_hide_structure(form: Form) -> bool:
-    """A formula such as "x > 3" may stand for an interval, a set difference for a union."""
-    return form.shape is Shape.FORMULA
+    """A formula such as "x > 3" may stand for an interval, a set difference for a union; one value stands for none."""
+    if form.shape is not Shape.FORMULA:
+        return False
+    return _STRUCTURE.search(form.text) is not None or _WORD.search(_COMMAND.sub(" ", form.text)) is not None
+
+
+_WORD = re.compile(r"[A-Za-z]{3}")
+_STRUCTURE = re.compile(
+    r"[<>=,|&]|\\(?:le|ge|ne|in|notin|cup|cap|setminus|backslash|pm|mp|mathbb|mathcal|emptyset|begin|\{|text|vec|hat|to)"
+)
+"""What a formula may need to mean several values, or all of a range."""
 
 
 def _in_order(golds: tuple[Form, ...], answers: tuple[Form, ...], same: Scalar) -> bool | None:

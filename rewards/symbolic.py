@@ -82,9 +82,9 @@ def _parse(text: str) -> Any:
 def _same(gold: Any, answer: Any) -> bool:
     from math_verify import verify
 
-    if not verify([gold], [answer], float_rounding=30, numeric_precision=_DIGITS, strict=True, timeout_seconds=None):
+    if not _agree(gold, answer):  # first: it costs a hundredth of the simplification that a refusal takes
         return False
-    return _agree(gold, answer)
+    return verify([gold], [answer], float_rounding=30, numeric_precision=_DIGITS, strict=True, timeout_seconds=None)
 
 
 def _same_equation(gold: str, answer: str) -> bool:

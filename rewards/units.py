@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from functools import lru_cache
 
 _GROUPS = """
 mm millimeter millimetre 毫米
@@ -103,3 +105,28 @@ def canonical_unit(text: str) -> str | None:
         if name.endswith("s") and name[:-1] in KNOWN and len(name) > 3:
             return KNOWN[name[:-1]]
     return None
+
+
+_DIMENSIONS = (
+    "s min h day week month year", "dollar cent yuan euro", "mm cm dm m km in ft yd mi", "mg g kg t lb oz", "ml l"
+)  # fmt: skip
+_SIBLINGS = {head: [h for h in line.split() if h != head] for line in _DIMENSIONS for head in line.split()}
+
+
+def contradicted(unit: str, prompt: str) -> bool:
+    """Whether `prompt` speaks of hours and never of minutes, say, and `unit` (canonical) is the minute."""
+    siblings = _SIBLINGS.get(unit, ())
+    return any(_named(head, True).search(prompt) for head in siblings) and not _named(unit, False).search(prompt)
+
+
+@lru_cache(maxsize=128)
+def _named(head: str, surely: bool) -> re.Pattern[str]:
+    """Finds a unit in any spelling, or `surely`: only in those that cannot be part of something else."""
+    names = [name for name, known in KNOWN.items() if known == head]
+    if surely:
+        names = [name for name in names if len(name) >= (3 if name.isascii() else 2)]
+    spelled = "|".join(
+        rf"(?<![a-z]){name}(?:s|es)?(?![a-z])" if name.isalpha() and name.isascii() else re.escape(name)
+        for name in names
+    )
+    return re.compile(spelled, re.IGNORECASE)

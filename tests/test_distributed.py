@@ -268,5 +268,5 @@ def test_bf16_and_gradient_checkpointing_learn_the_same_within_their_precision(p
     launch = {"processes": 2, "deepspeed": "zero3", "mixed_precision": "bf16", "gradient_checkpointing": "true"}
     run = finish(project, "bf16", "--only", "sft", **launch)
     wanted, found = (curve(r, "sft", "loss") for r in (one, run))
-    assert found == pytest.approx(wanted, rel=0.05)
+    assert found == pytest.approx(wanted, rel=0.1)
     assert not math.isclose(found[-1], wanted[-1], rel_tol=1e-6), "half precision was really used"

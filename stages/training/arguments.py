@@ -39,7 +39,7 @@ def trl_arguments(
     import torch
 
     placement = context.placement
-    wait_at_most(placement.timeout)
+    join_ranks(placement.timeout)
     micro, accumulate = accumulation(batch_size, config.micro_batch_size, placement.processes)
     precision = placement.mixed_precision
     if precision == "fp16" and not torch.cuda.is_available():
@@ -72,10 +72,11 @@ def trl_arguments(
     return kind(**{**values, **config.trl, **reserved})
 
 
-def wait_at_most(seconds: int) -> None:
+def join_ranks(seconds: int) -> None:
     """Bound how long this rank waits for another, in every group of ranks; does nothing where there is one process.
 
-    transformers hands `ddp_timeout` on for GPUs only, and DeepSpeed makes groups of its own with torch's default.
+    transformers hands `ddp_timeout` on for GPUs only, and DeepSpeed makes groups of its own with torch's default. On
+    CPUs accelerate would call the device of rank N "cpu:N", under which torch reads no optimiser state back.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
@@ -85,8 +86,10 @@ def wait_at_most(seconds: int) -> None:
     limit = timedelta(seconds=seconds)
     distributed_c10d.default_pg_timeout = limit
     distributed_c10d.default_pg_nccl_timeout = limit
-    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo", timeout=limit)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", timeout=limit)
 
 
 def check_names(kind: type[Any], names: Iterable[str]) -> None:

@@ -118,7 +118,7 @@ def train(
 def config(**keys: Any) -> ReinforcementConfig:
     """Six prompts a round in micro-batches of four; learning so fast that the second update of a round is clipped."""
     defaults = {
-        "learning_rate": 0.05,
+        "learning_rate": 0.1,
         "steps": 2,
         "prompts_per_step": 6,
         "num_generations": GROUP,

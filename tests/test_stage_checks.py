@@ -140,7 +140,11 @@ def test_what_fits_passes(tmp_path: Path) -> None:
         ("sft_mix", {"phases": PHASES, "trl": {"beta": 1}}, "steps.s: trl.beta is no argument of SFTConfig"),
         ("reasoning_rl", {"trl": {"save_strategy": "no"}}, "steps.s: trl.save_strategy is set by the pipeline"),
         ("cold_start", {"launch": {"deepspeed": "zero.json"}}, "steps.s: launch.deepspeed: there is no file /"),
-        ("cold_start", {"launch": {"accelerate_config": "a.yaml"}}, "steps.s: launch.accelerate_config: there is no file /"),
+        (
+            "cold_start",
+            {"launch": {"accelerate_config": "a.yaml"}},
+            "steps.s: launch.accelerate_config: there is no file /",
+        ),
         pytest.param(
             "reasoning_rl",
             {"engine": "vllm"},

@@ -146,8 +146,8 @@ def assert_same_curves(one: Path, other: Path, steps: Mapping[str, tuple[str, ..
             assert found == pytest.approx(wanted, rel=TOLERANCE, abs=TOLERANCE / 20), (step, key)
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(artifact(run, "rl") / "model.safetensors")
+def weights(run: Path, step: str = "rl") -> dict[str, torch.Tensor]:
+    return load_file(artifact(run, step) / "model.safetensors")
 
 
 RL = {"rl": ("loss", "reward", "grad_norm", "completions/mean_length")}
@@ -270,3 +270,4 @@ def test_bf16_and_gradient_checkpointing_learn_the_same_within_their_precision(p
     wanted, found = (curve(r, "sft", "loss") for r in (one, run))
     assert found == pytest.approx(wanted, rel=0.1)
     assert not math.isclose(found[-1], wanted[-1], rel_tol=1e-6), "half precision was really used"
+    assert {tensor.dtype for tensor in weights(run, "sft").values()} == {torch.bfloat16}, "DeepSpeed's copy is saved"

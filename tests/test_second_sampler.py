@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
+from data.artifact import Artifact
 from stages.reasoning_rl import REASONING_RL, ReasoningRLConfig
 from stages.rollout.canary import SamplerMismatch
 from stages.rollout.transformers_engine import TransformersEngine
@@ -103,10 +104,15 @@ def test_servers_get_their_weights_from_the_first_process_alone(tmp_path):
         assert opened.sync(build_model(), 0)
 
 
-def grpo(folder: Path, processes=1, **keys):
-    """Three steps of GRPO on the embedded model."""
+def prepare(folder: Path):
+    """The folders and the rows of a step."""
     (folder / "out").mkdir(parents=True)
     (folder / "work").mkdir()
+    return dataset(folder / "data", "rl", 40)
+
+
+def grpo(folder: Path, data: Artifact, processes=1, **keys):
+    """Three steps of GRPO on the embedded model."""
     config = ReasoningRLConfig(
         **{"learning_rate": 1e-3, "steps": 3, "prompts_per_step": 8, "max_completion_tokens": 24, "beta": 0.0} | keys
     )
@@ -118,7 +124,7 @@ def grpo(folder: Path, processes=1, **keys):
         sandbox="weak",
         placement=Placement(threads=1, reward_workers=1, processes=processes),
     )
-    REASONING_RL.run(config, {"init": [BASE], "data": [dataset(folder / "data", "rl", 40)]}, folder / "out", context)
+    REASONING_RL.run(config, {"init": [BASE], "data": [data]}, folder / "out", context)
 
 
 def history_of(folder: Path):
@@ -128,7 +134,7 @@ def history_of(folder: Path):
 
 def train(folder: Path, **keys):
     """`grpo` in one process: (weights, history)."""
-    grpo(folder, **keys)
+    grpo(folder, prepare(folder), **keys)
     return load_file(folder / "out" / "model.safetensors"), history_of(folder)
 
 

@@ -16,7 +16,7 @@ from stages.evaluation import EVALUATION, EvaluationConfig
 from stages.rejection_sampling import REJECTION_SAMPLING, RejectionSamplingConfig
 from stages.rollout.canary import SamplerMismatch
 from stages.stage import Context
-from tests.test_second_sampler import history_of, train
+from tests.test_second_sampler import history_of, prepare, train
 from tests.test_training_resume import BASE, dataset
 from tests.tiny_model import one_thread  # noqa: F401
 
@@ -71,16 +71,20 @@ def test_a_planted_stale_weight_stops_the_run(tmp_path, monkeypatch):
 
 
 TWO_PROCESSES = f"""
-import os, sys
+import sys
 from pathlib import Path
+from data.artifact import Artifact, Kind
 from tests.test_second_sampler import grpo
-grpo(Path(sys.argv[1]) / os.environ["RANK"], processes=2, **{VLLM})
+folder = Path(sys.argv[1])
+data = Artifact(kind=Kind.DATASET, path=folder / "data", fingerprint="rl", name="rl")
+grpo(folder, data, processes=2, **{VLLM})
 """
 
 
 def test_each_of_two_processes_has_an_engine_that_follows(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
+    prepare(tmp_path / "run")
     command = [
         sys.executable,
         "-m",
@@ -91,14 +95,16 @@ def test_each_of_two_processes_has_an_engine_that_follows(tmp_path):
         str(free_port()),
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = subprocess.run([*command, script, tmp_path], env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [*command, script, tmp_path / "run"], env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    history = history_of(tmp_path / "0")
+    history = history_of(tmp_path / "run")
     assert len(history) == 3
     for line in history:
         assert 0 < line["sampler_gap"] < 1e-3
         assert line["canary_gap"] < 1e-3
-    assert (tmp_path / "0" / "out" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "out" / "model.safetensors").exists()
 
 
 def sampled(stage, config, rows, folder):
@@ -125,6 +131,9 @@ def test_rejection_sampling_keeps_right_answers(tmp_path):
     outcome, kept = sampled(REJECTION_SAMPLING, config, rows, tmp_path / "kept")
     assert kept
     assert outcome.counts["candidates"] == 24 * 8
-    answers = {row["prompt"][-1]["content"]: row["answer"] for _, row in read_json_lines(rows.path / ROWS_NAME)}
-    for row in kept:
+    problems = [row for _, row in read_json_lines(rows.path / ROWS_NAME)]
+    answers = {row["prompt"][-1]["content"]: row["answer"] for row in problems if row.get("answer") is not None}
+    checked = [row for row in kept if row["prompt"][-1]["content"] in answers]
+    assert checked
+    for row in checked:
         assert f"<answer>\n{answers[row['prompt'][-1]['content']]}\n</answer>" in row["completion"][-1]["content"]

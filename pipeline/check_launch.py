@@ -16,6 +16,7 @@ import yaml
 from pipeline import machine
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_subject import Subject
+from pipeline.launch_files import resolve
 from pipeline.step import Node
 from stages.training.options import ReinforcementConfig
 from stages.training.truncation import truncation_warning
@@ -30,9 +31,9 @@ def launch(subject: Subject) -> Iterator[Finding]:
     for node in subject.steps:
         where = f"{subject.where(node)}.launch" if node.launch != subject.config.launch else "launch"
         for key, file in node.launch.files.items():
-            yield from _file(f"{where}.{key}", Path(subject.config.base_dir) / file)
-        if node.launch.deepspeed and (fault := machine.version_fault("deepspeed")):
-            yield fail(f"{where}.deepspeed: {fault}")
+            yield from _file(f"{where}.{key}", resolve(key, file, Path(subject.config.base_dir)))
+        if (node.launch.deepspeed or node.launch.zero) and (fault := machine.version_fault("deepspeed")):
+            yield fail(f"{where}.{'zero' if node.launch.zero else 'deepspeed'}: {fault}")
         yield from _fits(subject, node, where)
         if node.launch.processes > 1:
             said.append(f"{subject.where(node)} {node.launch.processes} processes")
@@ -58,7 +59,7 @@ def _file(where: str, file: Path) -> Iterator[Finding]:
 
 def _fits(subject: Subject, node: Node, where: str) -> Iterator[Finding]:
     cards = machine.gpus()
-    processes = node.launch.processes // getattr(node.launch, "machines", 1)
+    processes = node.launch.processes // node.launch.machines
     if cards and processes > len(cards):
         yield fail(f"{where}.processes is {processes}, and this machine has {len(cards)} GPUs")
     if node.launch.mixed_precision == "fp16" and not cards:

@@ -28,7 +28,7 @@ FROZEN = 4
 def versions(subject: Subject) -> Iterator[Finding]:
     """Installed libraries are within the ranges that this version of the pipeline was made for."""
     needed = [name for name, (_, extra) in machine.requirements().items() if not extra]
-    if any(node.launch.deepspeed for node in subject.steps):
+    if any(node.launch.deepspeed or node.launch.zero for node in subject.steps):
         needed.append("deepspeed")
     for name in needed:
         if fault := machine.version_fault(name):
@@ -72,7 +72,7 @@ def memory(subject: Subject) -> Iterator[Finding]:
         sharded = bool(node.launch.files)  # ZeRO or FSDP, whose share depends on the file
         line = f"{node.where} needs {_gib(here)} before activations, on {place}"
         if here > have and not sharded:
-            yield fail(f"{line}; use lora, launch.deepspeed (ZeRO-3), or a smaller model")
+            yield fail(f"{line}; use lora, launch.zero: 3, or a smaller model")
         said.append((here, line))
     yield fine(max(said)[1])
 

@@ -163,7 +163,8 @@ def _judged(term: Term, samples: Sequence[Sample]) -> list[Verdict] | str:
             result.append(judge_each(term.reward, samples))
         except Exception as error:  # a user's function may raise anything
             said = " ".join(str(error).split())[:200]
-            result.append(f"raises {type(error).__name__}: {said}")
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "  # ours says what it is
+            result.append(f"breaks ({kind}{said})")
 
     thread = threading.Thread(target=judge, daemon=True)  # one that hangs must not keep the command alive
     thread.start()

@@ -53,6 +53,8 @@ class UserReward:
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{last.filename}:{last.lineno}"
             raise ValueError(f"reward {self.function!r} failed at {place}: {type(error).__name__}: {error}") from error
+        if scores is None:
+            raise ValueError(f"reward {self.function!r} returned None for {len(samples)} completions, not a list")
         if len(scores) != len(samples):
             raise ValueError(f"reward {self.function!r} returned {len(scores)} scores for {len(samples)} completions")
         for score in scores:
@@ -60,7 +62,7 @@ class UserReward:
                 raise ValueError(f"reward {self.function!r} returned {score!r}, which is neither a number nor None")
         return [as_verdict(score) for score in scores]
 
-    def _call(self, function: Callable[..., Any], samples: Sequence[Sample]) -> list[float | None]:
+    def _call(self, function: Callable[..., Any], samples: Sequence[Sample]) -> list[float | None] | None:
         names = set(inspect.signature(function).parameters)
         if "solution_str" in names:
             return [self._verl(function, sample) for sample in samples]
@@ -88,7 +90,7 @@ class UserReward:
         values = result["rewards"] if isinstance(result, Mapping) else result
         return [None if value is None else float(value) for value in values]
 
-    def _trl(self, function: Callable[..., Any], samples: Sequence[Sample]) -> list[float | None]:
+    def _trl(self, function: Callable[..., Any], samples: Sequence[Sample]) -> list[float | None] | None:
         columns: dict[str, list[Any]] = {name: [getattr(sample, name) for sample in samples] for name in _COLUMNS}
         for name in {key for sample in samples for key in sample.extra}.difference(_GIVEN):
             columns.setdefault(name, [sample.extra.get(name) for sample in samples])
@@ -100,7 +102,7 @@ class UserReward:
         )
         if inspect.isawaitable(result):
             result = _wait(result)
-        return list(result)
+        return None if result is None else list(result)
 
 
 def _wait(awaitable: Any) -> Any:

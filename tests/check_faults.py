@@ -299,13 +299,16 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     ),
     "weights cut short": (
         wrote("base/model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{"),
-        "models: models.base: FOLDER/base/model.safetensors: not safetensors: its header cannot be read",
+        (
+            "models: models.base.path: FOLDER/base/model.safetensors is damaged: its header is cut off, or it is no "
+            "safetensors file"
+        ),
     ),
     "shard missing": (
         shards,
         (
-            "models: models.base: FOLDER/base: the shard model-00002-of-00002.safetensors of "
-            "model.safetensors.index.json is missing"
+            "models: models.base.path: FOLDER/base/model-00002-of-00002.safetensors is missing, "
+            "model.safetensors.index.json lists it"
         ),
     ),
     "unknown architecture": (
@@ -553,13 +556,16 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     ),
     "reward raises": (
         user("return [1 / len(c[0]['content']) for c in completions]"),
-        "rewards: steps.rl: rewards: 'mine' raises ZeroDivisionError: division by zero on an empty completion",
+        (
+            "rewards: steps.rl: rewards: 'mine' breaks (reward 'mine' failed at FOLDER/mine.py:2: ZeroDivisionError: "
+            "division by zero) on an empty completion"
+        ),
     ),
     "reward of a wrong length": (
         user("return [1.0]"),
         (
-            "rewards: steps.rl: rewards: 'mine' raises ValueError: reward 'mine' returned 1 scores for 6 completions "
-            "on the gold answer"
+            "rewards: steps.rl: rewards: 'mine' breaks (reward 'mine' returned 1 scores for 6 completions) on the "
+            "gold answer"
         ),
     ),
     "reward is not a number": (
@@ -572,13 +578,16 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     "reward is text": (
         user("return ['good'] * len(completions)"),
         (
-            "rewards: steps.rl: rewards: 'mine' raises ValueError: could not convert string to float: 'good' on the "
-            "gold answer"
+            "rewards: steps.rl: rewards: 'mine' breaks (reward 'mine' returned 'good', which is neither a number nor "
+            "None) on the gold answer"
         ),
     ),
     "reward returns nothing": (
         user("return None"),
-        "rewards: steps.rl: rewards: 'mine' raises TypeError: 'NoneType' object is not iterable on the gold answer",
+        (
+            "rewards: steps.rl: rewards: 'mine' breaks (reward 'mine' returned None for 6 completions, not a list) on "
+            "the gold answer"
+        ),
     ),
     "unknown argument of TRL": (
         cold(trl={"packin": True}),

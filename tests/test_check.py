@@ -143,7 +143,16 @@ def test_what_a_run_survives_is_a_warning(world: World, monkeypatch: pytest.Monk
     assert not told(world)
 
 
-@pytest.mark.parametrize("fault", [user("return [None] * len(completions)"), more(NO_TEACHER), more(SAMPLING)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        user("return [None] * len(completions)"),
+        more(NO_TEACHER),
+        more(SAMPLING),
+        top(launch={"zero": 3}),
+        top(launch={"accelerate_config": "zero2"}),
+    ],
+)
 def test_what_is_unusual_and_right_passes(world: World, fault: Any) -> None:
     fault(world)
     assert not told(world) + told(world, Level.WARN)
@@ -188,9 +197,9 @@ def test_disk_and_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(world) == [
         f"disk: 28.0 MiB needed, 20.0 MiB free at {here}; choose another place with --run-dir, or delete what is there",
         "memory: steps.cold_start needs 14.0 MiB before activations, on 2.0 MiB of available memory; use lora, "
-        "launch.deepspeed (ZeRO-3), or a smaller model",
+        "launch.zero: 3, or a smaller model",
         "memory: steps.rl needs 17.5 MiB before activations, on 2.0 MiB of available memory; use lora, "
-        "launch.deepspeed (ZeRO-3), or a smaller model",
+        "launch.zero: 3, or a smaller model",
     ]
     full.free = 30 << 20
     assert told(world, Level.WARN) == [f"disk: 28.0 MiB needed, 30.0 MiB free at {here}: it will be tight"]
@@ -219,9 +228,9 @@ def test_gpus(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(world) == [
         "launch: launch.processes is 4, and this machine has 2 GPUs",
         "memory: steps.cold_start needs 14.0 MiB before activations, on a GPU of 10.0 MiB; use lora, "
-        "launch.deepspeed (ZeRO-3), or a smaller model",
+        "launch.zero: 3, or a smaller model",
         "memory: steps.rl needs 17.5 MiB before activations, on a GPU of 10.0 MiB; use lora, "
-        "launch.deepspeed (ZeRO-3), or a smaller model",
+        "launch.zero: 3, or a smaller model",
     ]
 
 

@@ -50,11 +50,16 @@ def test_cold_start_brings_the_format(demo):
     assert metric(summary, "cold_start", "format")["value"] > 0.9
 
 
-def test_reasoning_rl_raises_accuracy_over_its_own_start(demo):
-    _, summary = demo
-    before, after = metric(summary, "sft_mix", "accuracy"), metric(summary, "reasoning_rl", "accuracy")
-    # One seed of one run: that the rise exceeds the intervals is shown over seeds (benchmarks/learning.py).
-    assert after["value"] > before["value"] + 0.01
+def test_reasoning_rl_raises_what_it_is_paid_for(demo):
+    run_dir, summary = demo
+    lines = [
+        json.loads(line) for line in (artifact(run_dir, "reasoning_rl") / "history.jsonl").read_text().splitlines()
+    ]
+    right = [line["score/correctness"] for line in lines if "score/correctness" in line]
+    third = len(right) // 3  # 53 steps of 120 completions: a standard error of about 0.007
+    assert sum(right[-third:]) / third > sum(right[:third]) / third + 0.01
+    # Held-out accuracy of one seed is too noisy to say more; five seeds say it (benchmarks/learning.py).
+    assert metric(summary, "reasoning_rl", "accuracy")["value"] > metric(summary, "sft_mix", "accuracy")["low"]
 
 
 def test_general_rl_lifts_preference_and_keeps_accuracy(demo):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.architecture import KNOWN, known
+from pipeline.architecture import KNOWN, known, read_config
 from pipeline.memory import layer_bytes, passes, states
 from pipeline.setting import Setting
 from pipeline.sharding import Sharding
@@ -68,7 +69,9 @@ def test_deepspeeds_estimator_agrees_on_zero_3(gpus: int, optimiser: bool, weigh
     ours = states(setting(processes=gpus, sharding=sharding))
     half_gradients = 2 * SEVEN.parameters / gpus
     if not optimiser:
-        assert ours.weights + ours.gradients + ours.optimiser == pytest.approx(device - largest, rel=1e-6)
+        # Theirs leaves the half gradients of stage 3 out, which its estimator of stage 2 counts.
+        device_states = ours.weights + ours.gradients + ours.optimiser - half_gradients
+        assert device_states == pytest.approx(device - largest, rel=1e-6)
     else:
         # Theirs counts them on the host where the weights are, ours on the GPU, where the backward pass makes them.
         assert ours.gradients == pytest.approx(half_gradients)
@@ -79,17 +82,12 @@ def test_deepspeeds_estimator_agrees_on_zero_3(gpus: int, optimiser: bool, weigh
 def test_deepspeed_counts_the_models_parameters_alike() -> None:
     """The estimators that take a model count what `parameters` says."""
     pytest.importorskip("deepspeed")
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     module = importlib.import_module("deepspeed.runtime.zero.stage3")
-    sizes = known("Qwen/Qwen2.5-0.5B")
-    config = AutoConfig.for_model(
-        "qwen2", hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-        intermediate_size=4864, vocab_size=151936, tie_word_embeddings=True,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    base = Path("data/tiny/base")
+    sizes = read_config(base / "config.json")
+    model = AutoModelForCausalLM.from_pretrained(base)
     assert module.model_to_params(model) == (sizes.parameters, sizes.embedding)
 
 
@@ -177,5 +175,5 @@ def test_sharding_further_never_needs_more_on_the_accelerator(s: Setting) -> Non
 
 @given(SETTINGS)
 def test_half_precision_never_needs_more_activations(s: Setting) -> None:
-    away = replace(s, sharding=Sharding(engine="deepspeed", stage=3))
+    away = replace(s, sharding=Sharding(engine="deepspeed", stage=3), eager=False)  # eager keeps a softmax in fp32
     assert layer_bytes(replace(away, mixed=True)) <= layer_bytes(replace(away, mixed=False))

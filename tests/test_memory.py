@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.architecture import KNOWN, known
+from pipeline.architecture import KNOWN, known, read_config
 from pipeline.memory import layer_bytes, passes, states
 from pipeline.setting import Setting
 from pipeline.sharding import Sharding
 
+BASE = Path(__file__).resolve().parent.parent / "data" / "tiny" / "base"
 SEVEN = known("Qwen/Qwen2.5-7B")
 ENGINES = [
     Sharding(engine="ddp"),
@@ -79,17 +81,11 @@ def test_deepspeeds_estimator_agrees_on_zero_3(gpus: int, optimiser: bool, weigh
 def test_deepspeed_counts_the_models_parameters_alike() -> None:
     """The estimators that take a model count what `parameters` says."""
     pytest.importorskip("deepspeed")
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     module = importlib.import_module("deepspeed.runtime.zero.stage3")
-    sizes = known("Qwen/Qwen2.5-0.5B")
-    config = AutoConfig.for_model(
-        "qwen2", hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-        intermediate_size=4864, vocab_size=151936, tie_word_embeddings=True,
-    )  # fmt: skip
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    sizes = read_config(BASE)
+    model = AutoModelForCausalLM.from_pretrained(BASE)
     assert module.model_to_params(model) == (sizes.parameters, sizes.embedding)
 
 
@@ -175,7 +171,7 @@ def test_sharding_further_never_needs_more_on_the_accelerator(s: Setting) -> Non
     assert offloaded.host > 0
 
 
-@given(SETTINGS)
+@given(SETTINGS.filter(lambda s: not s.eager))  # eager attention keeps its softmax in fp32, and a half copy
 def test_half_precision_never_needs_more_activations(s: Setting) -> None:
     away = replace(s, sharding=Sharding(engine="deepspeed", stage=3))
     assert layer_bytes(replace(away, mixed=True)) <= layer_bytes(replace(away, mixed=False))

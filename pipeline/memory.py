@@ -46,8 +46,8 @@ class States:
 def states(s: Setting) -> States:
     """Weights, gradients, AdamW and what goes with them.
 
-    DeepSpeed, mixed: 2 bytes of weights, 2 of gradients and 4 more for them in fp32, 4 of masters, 8 of moments, as its
-    own estimators count. Everything else keeps fp32 weights as its only copy: 4, 4 and 8.
+    DeepSpeed, mixed: 2 bytes of weights, 2 of gradients and 4 more for them in fp32 (4 in all with stage 3), 4 of
+    masters, 8 of moments, as its own estimators count. Everything else keeps fp32 weights as its only copy: 4, 4 and 8.
     """
     zero, shards = s.sharding.engine == "deepspeed", s.processes
     half = zero and s.mixed
@@ -55,6 +55,8 @@ def states(s: Setting) -> States:
     weights = s.weights * (2 if half else 4) * share[3]
     optimiser = s.trainable * (12 if zero else 8) * share[1]
     low = s.trainable * (2 if half else 4) * share[2]
+    if half and s.sharding.stage == 3 and not s.sharding.offload_optimiser:
+        low = 0.0  # they become fp32 a part at a time: 4 bytes for both
     full = s.trainable * 4 * share[1] if half else 0.0
     host = 0.0
     if s.sharding.offload_optimiser:

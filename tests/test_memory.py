@@ -16,6 +16,7 @@ from pipeline.memory import layer_bytes, passes, states
 from pipeline.setting import Setting
 from pipeline.sharding import Sharding
 
+BASE = Path(__file__).resolve().parent.parent / "data" / "tiny" / "base"
 SEVEN = known("Qwen/Qwen2.5-7B")
 ENGINES = [
     Sharding(engine="ddp"),
@@ -69,9 +70,7 @@ def test_deepspeeds_estimator_agrees_on_zero_3(gpus: int, optimiser: bool, weigh
     ours = states(setting(processes=gpus, sharding=sharding))
     half_gradients = 2 * SEVEN.parameters / gpus
     if not optimiser:
-        # Theirs leaves the half gradients of stage 3 out, which its estimator of stage 2 counts.
-        device_states = ours.weights + ours.gradients + ours.optimiser - half_gradients
-        assert device_states == pytest.approx(device - largest, rel=1e-6)
+        assert ours.weights + ours.gradients + ours.optimiser == pytest.approx(device - largest, rel=1e-6)
     else:
         # Theirs counts them on the host where the weights are, ours on the GPU, where the backward pass makes them.
         assert ours.gradients == pytest.approx(half_gradients)
@@ -85,9 +84,8 @@ def test_deepspeed_counts_the_models_parameters_alike() -> None:
     from transformers import AutoModelForCausalLM
 
     module = importlib.import_module("deepspeed.runtime.zero.stage3")
-    base = Path("data/tiny/base")
-    sizes = read_config(base / "config.json")
-    model = AutoModelForCausalLM.from_pretrained(base)
+    sizes = read_config(BASE)
+    model = AutoModelForCausalLM.from_pretrained(BASE)
     assert module.model_to_params(model) == (sizes.parameters, sizes.embedding)
 
 
@@ -173,7 +171,7 @@ def test_sharding_further_never_needs_more_on_the_accelerator(s: Setting) -> Non
     assert offloaded.host > 0
 
 
-@given(SETTINGS)
+@given(SETTINGS.filter(lambda s: not s.eager))  # eager attention keeps its softmax in fp32, and a half copy
 def test_half_precision_never_needs_more_activations(s: Setting) -> None:
-    away = replace(s, sharding=Sharding(engine="deepspeed", stage=3), eager=False)  # eager keeps a softmax in fp32
+    away = replace(s, sharding=Sharding(engine="deepspeed", stage=3))
     assert layer_bytes(replace(away, mixed=True)) <= layer_bytes(replace(away, mixed=False))

@@ -16,6 +16,7 @@ target counts with the whole time of that side, and is said.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -37,6 +39,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without skipping": {"skip_without_gradient": False},
     "without length bucketing": {"length_bucketing": False},
 }
+OFF = {
+    "without shared keys": ("stages.rollout.transformers_engine", "grouped_attention"),
+    "without the labelled head": ("stages.training.grpo_trainer", "labelled_positions_only"),
+}
+"""Context managers of ours that --ablate replaces by ones that do nothing."""
+GENERATE = "with TRL's sampling"
 HELD_OUT, EVERY, SAMPLES = 250, 5, 4
 
 
@@ -167,6 +175,11 @@ def train(side: str, start: Path, work: Path, steps: int, seed: int, threads: in
         GRPOConfig, config, context, steps=steps, batch_size=config.update_batch, **grpo_arguments(config, context)
     )
     stock = side == "trl"
+    if side in OFF:
+        module, name = OFF[side]
+        setattr(importlib.import_module(module), name, lambda *_: nullcontext())
+    if side == GENERATE:
+        ReasoningTrainer._generate_single_turn = GRPOTrainer._generate_single_turn
     own = {} if stock else {"options": config}
     curve: list[tuple[float, float]] = []
     paused = [0.0]
@@ -287,7 +300,7 @@ def main() -> None:
                 runs[side, seed] = child(side, start, options.steps, seed, options.threads, True)
                 show(side, seed, runs[side, seed], options.steps)
         if options.ablate:
-            for side in VARIANTS:
+            for side in (*VARIANTS, *OFF, GENERATE):
                 show(side, 0, child(side, start, 8, 0, options.threads, False), 8)
     walls, steps = [], []
     for seed in options.seeds:

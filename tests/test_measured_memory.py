@@ -30,6 +30,9 @@ from tests.live_memory import LiveMemory
 from tests.tiny_model import one_thread
 
 __all__ = ["one_thread"]
+
+pytestmark = pytest.mark.slow
+
 BASE = Path(__file__).resolve().parent.parent / "data" / "tiny" / "base"
 TOLERANCE = 0.2
 
@@ -102,7 +105,6 @@ def predicted(folder: Path, longest: int, gpu: str) -> Estimate:
     return replace(step, setting=replace(step.setting, length=longest))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("stage", STEPS)
 def test_a_training_step_allocates_what_the_plan_says(
@@ -118,7 +120,6 @@ def test_a_training_step_allocates_what_the_plan_says(
 
 
 @pytest.mark.gpu
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("stage", STEPS)

@@ -21,7 +21,7 @@ from rewards.reward import Sample, Status
 from rewards.scoring import ScoringPool, shared_pool
 
 ROOT = Path(__file__).resolve().parents[1]
-HANG = (EQUAL, ("x+5", "10^{10^{10}}x", ""))
+HANG = ("tests.stuck:equal_or_stuck", ("x+5", "stuck", ""))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_order_is_kept_and_equal_items_share_one_verdict(pool: ScoringPool) -> N
 
 def test_a_stuck_item_costs_its_deadline_and_nothing_else(pool: ScoringPool) -> None:
     before = pool.kills
-    verdicts = pool.run(EQUAL, [("x+1", "1+x", ""), HANG[1], ("x+2", "2+x", ""), ("x+3", "4+x", "")])
+    verdicts = pool.run(HANG[0], [("x+1", "1+x", ""), HANG[1], ("x+2", "2+x", ""), ("x+3", "4+x", "")])
     assert [v.score for v in verdicts] == [1.0, 0.0, 1.0, 0.0]
     assert verdicts[1].status is Status.TIMEOUT
     assert pool.kills == before + 1
@@ -177,9 +177,9 @@ TRAINER = """
     import threading, time
     from rewards.scoring import ScoringPool
     pool = ScoringPool(workers=2, deadline=600.0)
-    items = [("x+5", "10^{10^{10}}x", ""), ("x+6", "10^{10^{10}}x", "")]
-    threading.Thread(target=pool.run, args=("rewards.symbolic:equal", items)).start()
-    pool.run("rewards.symbolic:equal", [])
+    items = [("x+5", "stuck", ""), ("x+6", "stuck", "")]
+    threading.Thread(target=pool.run, args=("tests.stuck:equal_or_stuck", items)).start()
+    pool.run("tests.stuck:equal_or_stuck", [])
     time.sleep(3)
     print("stuck", flush=True)
     time.sleep(600)

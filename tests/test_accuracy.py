@@ -111,7 +111,7 @@ def test_every_usable_math_gold_verifies_and_the_rest_are_named() -> None:
     assert unusable == 4
 
 
-BUSY = 3.0
+BUSY = 1.5
 """Seconds that a loaded machine may add to a deadline; on an idle one it is below 0.1."""
 
 SPAN = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)

@@ -1,7 +1,7 @@
 """Does the chain learn what the recipe says it learns? Five seeds of the embedded recipe, and the student by RL alone.
 
     python benchmarks/learning.py                          five seeds, one after the other
-    python benchmarks/learning.py --seeds 0 1 --jobs 2     two at once
+    python benchmarks/learning.py --seeds 0 1 --jobs 2     two at once, each of them in one process
 
 A seed draws the training data, the sampling and the initialisations anew; the held-out rows stay the same. Runs lie in
 runs/learning and are resumed, so that a second call only prints the tables. The peer of a checkpoint is the one it
@@ -38,17 +38,23 @@ STEPS = (
 HELD_OUT = ("data.held_out.seed=0",)
 """Every seed is measured on the same rows."""
 
+SPREAD = {"tiny": ("reasoning_rl", "general_rl", "distillation"), "tiny-student-rl": ()}
+"""Steps that say for themselves over how many processes they run."""
+
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-def run(recipe: str, seed: int, folder: Path, threads: int | None) -> dict[str, Any]:
-    """summary.json of one run, made or resumed."""
+def run(recipe: str, seed: int, folder: Path, threads: int | None, processes: int | None) -> dict[str, Any]:
+    """summary.json of one run, made or resumed. Placement changes the order of sums, and nothing else."""
     run_dir = folder / f"{recipe}-{seed}"
     sets = [f"seed={seed}", *HELD_OUT]
     if recipe == "tiny":
         sets.append("data.held_out_chat.seed=0")
     if threads:
         sets.append(f"launch.threads={threads}")
+    if processes:
+        places = ["launch", *(f"steps.{step}.launch" for step in SPREAD[recipe])]
+        sets += [f"{place}.processes={processes}" for place in places]
     line = [sys.executable, "-m", "pipeline", "run", f"configs/{recipe}.yaml", "--run-dir", str(run_dir)]
     line += [part for value in sets for part in ("--set", value)]
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     work = [(recipe, seed) for seed in options.seeds for recipe in RECIPES]
     with ThreadPoolExecutor(options.jobs) as pool:
-        summaries = list(pool.map(lambda item: run(*item, options.folder, options.threads), work))
+        processes = 1 if options.jobs > 1 else None
+        summaries = list(pool.map(lambda item: run(*item, options.folder, options.threads, processes), work))
     made = dict(zip(work, summaries, strict=True))
     found = {recipe: [metrics_of(made[recipe, seed]) for seed in options.seeds] for recipe in RECIPES}
     print("\n".join(table(found)))

@@ -29,6 +29,11 @@ def tiers() -> ReinforcementConfig:
     return config(**EVERYTHING)
 
 
+def without_kl() -> ReinforcementConfig:
+    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks."""
+    return config(prompts_per_step=8, updates_per_generation=1, steps=4)
+
+
 def resampled() -> ReinforcementConfig:
     """Dynamic sampling on top."""
     return config(**EVERYTHING, dynamic_sampling=DynamicSampling(max_rounds=8))
@@ -46,7 +51,7 @@ def summary(trainer: Any, gradients: list[dict[str, Any]]) -> dict[str, Any]:
     timed = ("step_time", "train_runtime")
     return {
         "gradients": [{n: float(g.norm()) for n, g in step.items()} for step in gradients],
-        "kl": trainer.kl.state(),
+        "kl": trainer.kl.state() if trainer.kl else None,
         "curriculum": trainer.curriculum.state() if trainer.curriculum else None,
         "log": [{k: v for k, v in line.items() if k not in timed} for line in trainer.state.log_history[:-1]],
     }
@@ -60,7 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     found = {}
-    for make in (tiers, resampled, with_curriculum):
+    for make in (tiers, without_kl, resampled, with_curriculum):
         gradients, trainer = train(folder, make(), processes=2, paid=Recorded())
         found[make.__name__] = summary(trainer, gradients)
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from tests.chains import ROOT, environment
-from tests.grpo_on_ranks import summary, tiers
+from tests.grpo_on_ranks import summary, tiers, without_kl
 from tests.tiny_grpo import train
 from tests.tiny_model import one_thread  # noqa: F401
 
 
 @pytest.mark.slow
 def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
-    gradients, trainer = train(tmp_path, tiers())
-    alone = summary(trainer, gradients)
+    alone = {}
+    for make in (tiers, without_kl):
+        gradients, trainer = train(tmp_path, make())
+        alone[make.__name__] = summary(trainer, gradients)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*torchrun, "-m", "tests.grpo_on_ranks", str(tmp_path)],
@@ -36,10 +38,14 @@ def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
         assert found["kl"] == second[name]["kl"], name
         assert found["curriculum"] == second[name]["curriculum"], name
         assert found["gradients"] == second[name]["gradients"], name
-    assert first["tiers"]["kl"]["betas"] == pytest.approx(alone["kl"]["betas"])
-    assert alone["kl"]["betas"]["math"] != 0.2
-    for ours, theirs in zip(first["tiers"]["gradients"], alone["gradients"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7)
+    assert first["tiers"]["kl"]["betas"] == pytest.approx(alone["tiers"]["kl"]["betas"])
+    assert alone["tiers"]["kl"]["betas"]["math"] != 0.2
+    for name, expected in alone.items():
+        for ours, theirs in zip(first[name]["gradients"], expected["gradients"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-7), name
+    for line in first["without_kl"]["log"]:
+        alike = round(line["frac_reward_zero_std"] * 8)  # of eight groups, each of the size of a micro-batch
+        assert line["skipped_micro_batches"] == (alike // 2) / 4
     for name in ("resampled", "with_curriculum"):
         assert replaced(first[name]["log"]) > 0
         assert all(line["dynamic_sampling/without_signal"] == 0 for line in first[name]["log"])

@@ -35,9 +35,7 @@ def micro_batches(
     rows = batch["advantages"].shape[0]
     order_N = torch.randperm(rows)
     lengths_N = batch["completion_mask"].sum(-1).cpu()
-    live_N = (batch["advantages"].reshape(rows, -1) != 0).any(-1).cpu()
-    if HAS_KL in batch:
-        live_N |= batch[HAS_KL].cpu()
+    live_N = live_rows(batch)
     size = rows // (updates * accumulate)
     cut = []
     for part in order_N.split(rows // updates):
@@ -45,13 +43,21 @@ def micro_batches(
         indices.sort(key=lambda i: (bool(live_N[i]) if skip else 0, int(lengths_N[i]) if by_length else 0))
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
-            micro = _trimmed(_take(batch, torch.tensor(chosen), rows))
+            micro = _trimmed(take(batch, torch.tensor(chosen), rows))
             micro[SKIP] = skip and not bool(live_N[chosen].any())
             cut.append(micro)
     return cut
 
 
-def _take(batch: Mapping[str, Any], chosen: torch.Tensor, rows: int) -> Batch:
+def live_rows(batch: Mapping[str, Any]) -> torch.Tensor:
+    """Whether each row has a gradient, (N,) on the CPU: its advantage is not 0, or its KL term has one."""
+    rows = batch["advantages"].shape[0]
+    live_N = (batch["advantages"].reshape(rows, -1) != 0).any(-1).cpu()
+    return live_N | batch[HAS_KL].cpu() if HAS_KL in batch else live_N
+
+
+def take(batch: Mapping[str, Any], chosen: torch.Tensor, rows: int) -> Batch:
+    """The `chosen` rows of every column of `rows` rows; what is no such column stays as it is."""
     taken: Batch = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == rows:

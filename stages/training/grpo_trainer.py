@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from stages.training.balance import balanced
 from stages.training.batching import SKIP, Batch, micro_batches
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
@@ -38,13 +39,16 @@ class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
             if self.probe is not None:
                 self.probe.take(self, updates * self.num_iterations)
             batch = self._generate_and_score_completions(generation_batch)
+            skip = self.options.skip_without_gradient and self._advantage_is_all()
+            if skip:
+                batch = balanced(batch, self.accelerator, self._tokenizer.pad_token_id)
             self._buffered_inputs = micro_batches(
                 batch,
                 updates,
                 steps // updates,
                 # bnpo normalises each micro-batch by its own tokens: there, what is put together matters.
                 by_length=self.options.length_bucketing and self.loss_type != "bnpo",
-                skip=self.options.skip_without_gradient and self._advantage_is_all(),
+                skip=skip,
             )
             self._agree_on_skipping(self._buffered_inputs)
         return self._buffered_inputs[self._step % steps]

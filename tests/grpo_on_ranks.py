@@ -12,7 +12,7 @@ from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.kl import KLTier
 from stages.training.options import ReinforcementConfig
-from tests.tiny_grpo import config, train
+from tests.tiny_grpo import config, reward, train
 
 TIERS = (KLTier(domains=("math",), beta=0.2, target=0.03), KLTier(domains=("code",), beta=0.0))
 EVERYTHING: dict[str, Any] = {
@@ -30,8 +30,9 @@ def tiers() -> ReinforcementConfig:
 
 
 def without_kl() -> ReinforcementConfig:
-    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks."""
-    return config(prompts_per_step=8, updates_per_generation=1, steps=4)
+    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks. Learning is slow, so that what
+    one step rounds does not grow in the next."""
+    return config(prompts_per_step=8, updates_per_generation=1, steps=4, learning_rate=1e-4)
 
 
 def resampled() -> ReinforcementConfig:
@@ -57,6 +58,16 @@ def summary(trainer: Any, gradients: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def now_and_then(prompts: Any, completion_ids: Any, **columns: Any) -> list[float]:
+    """Nothing to learn from in every second call."""
+    now_and_then.calls += 1  # type: ignore[attr-defined]
+    paid = reward(prompts, completion_ids, **columns)
+    return paid if now_and_then.calls % 2 else [1.0 for _ in paid]  # type: ignore[attr-defined]
+
+
+now_and_then.calls = 0  # type: ignore[attr-defined]
+
+
 def main() -> None:
     import torch
 
@@ -65,6 +76,8 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
     found = {}
+    gradients, trainer = train(folder, without_kl(), processes=2, paid=now_and_then)
+    found["now_and_then"] = summary(trainer, gradients)
     for make in (tiers, without_kl, resampled, with_curriculum):
         gradients, trainer = train(folder, make(), processes=2, paid=Recorded())
         found[make.__name__] = summary(trainer, gradients)

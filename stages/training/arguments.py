@@ -58,6 +58,8 @@ def trl_arguments(
         "save_steps": placement.checkpoint_steps,
         "save_total_limit": 2,
         "ddp_timeout": placement.timeout,
+        # Transformers would search each pass for weights that it left unused, and torch would warn that there are none.
+        "ddp_find_unused_parameters": False,
         "report_to": "none",
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",

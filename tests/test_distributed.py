@@ -280,6 +280,38 @@ def test_a_rank_that_hangs_ends_the_run_within_the_timeout_and_it_goes_on(projec
     assert_same_curves(one, run, RL)  # plain data parallelism
 
 
+LORA = '{"rank": 4}'
+
+
+@pytest.fixture(scope="module")
+def adapted(project: Path) -> Path:
+    """What one process makes with adapters."""
+    return finish(project, "adapted", "--only", "rl", "--set", f"steps.rl.lora={LORA}")
+
+
+@pytest.mark.parametrize("way", ["zero3", "fsdp2"])
+def test_adapters_of_a_model_that_is_shared_out_are_merged_into_it(project: Path, adapted: Path, way: str) -> None:
+    lora = ("--only", "rl", "--set", f"steps.rl.lora={LORA}")
+    run = finish(project, f"adapted-{way}", *lora, processes=2, accelerate_config=way)
+    assert_same_curves(adapted, run, RL)
+    assert_same_weights(adapted, run, 1e-6)
+
+
+def test_adapters_over_half_weights_on_one_process(project: Path, adapted: Path) -> None:
+    """As the recipes for one GPU have it."""
+    lora = ("--only", "rl", "--set", f"steps.rl.lora={LORA}")
+    run = finish(project, "adapted-half", *lora, accelerate_config="zero2", mixed_precision="bf16")
+    assert_same_weights(adapted, run, 2e-2)
+    assert {tensor.dtype for tensor in weights(run).values()} == {torch.bfloat16}
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
+    wanted, found = weights(one), weights(other)
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name].float(), tensor, atol=tolerance), name
+
+
 def test_bf16_and_gradient_checkpointing_learn_the_same_within_their_precision(project: Path, one: Path) -> None:
     launch = {"processes": 2, "deepspeed": "zero3", "mixed_precision": "bf16", "gradient_checkpointing": "true"}
     run = finish(project, "bf16", "--only", "sft", **launch)

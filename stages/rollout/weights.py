@@ -34,10 +34,10 @@ def checkpoint_weights(model: Any) -> Iterator[Weights]:
 
 
 def gathered_weights(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole `state` of a transformers or PEFT model that is shared out, as `checkpoint_weights` would have it.
+    """The whole `state` of a transformers or PEFT model that is shared out, under the names of a checkpoint.
 
-    Adapters are merged in the state, since the model itself has no whole weights to merge them into. A tied matrix comes
-    once. Raises ValueError for adapters that cannot be merged.
+    Adapters are merged in the state, since the model itself has no whole weights to merge them into. A tied matrix
+    comes once. Raises ValueError for adapters that cannot be merged.
     """
     merged = dict(state)
     tied = set(getattr(model, "all_tied_weights_keys", ()))

@@ -1,7 +1,8 @@
 """Whether the model is shared out as `launch` asks, and the whole of it on each rank for a while under FSDP2.
 
-Sampling takes as many passes as it likes. A sharded pass gathers its weights from all ranks, so ranks that decode different numbers of tokens would wait for each
-other forever. ZeRO-3's gathering is TRL's `unwrap_model_for_generation`.
+Sampling takes as many passes as it likes. A sharded pass gathers its weights from all ranks, so ranks that decode
+different numbers of tokens would wait for each other forever. ZeRO-3's gathering is TRL's
+`unwrap_model_for_generation`.
 """
 
 from __future__ import annotations

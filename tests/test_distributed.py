@@ -195,6 +195,12 @@ def test_zero_2_reaches_the_curves_of_one(project: Path, one: Path) -> None:
     assert_same_curves(one, run, RL)
 
 
+def test_offload_reaches_the_curves_of_one(project: Path, one: Path) -> None:
+    """With PyTorch's AdamW: DeepSpeed's own for CPUs, which the file of accelerate asks for, must be compiled first."""
+    run = finish(project, "offload", "--only", "rl", processes=2, deepspeed="zero3_offload")
+    assert_same_curves(one, run, RL)
+
+
 def test_fsdp_2_reaches_the_curves_of_one(one: Path, fsdp2: Path) -> None:
     assert_same_curves(one, fsdp2, RL)
     alone, shared = weights(one), weights(fsdp2)

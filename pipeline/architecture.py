@@ -40,6 +40,11 @@ class Architecture:
     """Numbers that the weight files hold, where they are at hand."""
 
     @property
+    def known(self) -> bool:
+        """Whether the sizes of its layers are; see `only_counted`."""
+        return self.layers > 0
+
+    @property
     def queries(self) -> int:
         """Width of the queries of one position, and of the attention's output."""
         return self.heads * self.head_dim
@@ -132,6 +137,22 @@ def known(repository: str) -> Architecture:
             f"the sizes of {repository} are not built in{nearest(name, KNOWN)}; give them with --model NAME=CONFIG.JSON"
         )
     return KNOWN[name]
+
+
+def only_counted(parameters: int) -> Architecture:
+    """A model of which nothing but the number of its parameters is known: its activations come to nothing."""
+    return Architecture(
+        family="",
+        hidden=0,
+        layers=0,
+        heads=0,
+        kv_heads=0,
+        head_dim=0,
+        ffn=0,
+        vocabulary=0,
+        tied=True,
+        stored=parameters,
+    )
 
 
 def read_config(file: Path) -> Architecture:

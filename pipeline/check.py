@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import check_data, check_launch, check_lengths, check_machine, check_model, check_rewards, check_text
+from pipeline import (
+    check_data,
+    check_launch,
+    check_lengths,
+    check_machine,
+    check_memory,
+    check_model,
+    check_rewards,
+    check_text,
+)
 from pipeline.check_findings import Finding, Level, fail, fine, warn
 from pipeline.check_subject import Subject
 from pipeline.config import load
@@ -51,7 +60,7 @@ CHECKS: Sequence[Check] = (
     Check("launch", (), check_launch.launch),
     Check("engines", (), check_launch.engines),
     Check("disk", ("models",), check_machine.disk),
-    Check("memory", ("models",), check_machine.memory),
+    Check("memory", ("models",), check_memory.memory),
 )
 """In the order in which they are reported, behind `config`; cheap and basic ones first."""
 

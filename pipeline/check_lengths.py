@@ -17,7 +17,7 @@ from pipeline.weights import read_json
 from stages.distillation import DistillationConfig
 from stages.preference_model import PreferenceModelConfig, answer_ids
 from stages.rollout.options import SamplingConfig
-from stages.training.options import ReinforcementConfig
+from stages.training.options import ReinforcementConfig, SupervisedConfig
 
 POSITIONS = ("max_position_embeddings", "n_positions")
 """Names of the longest sequence in the configurations of common architectures; the second has a table of positions,
@@ -51,14 +51,19 @@ def learned(subject: Subject) -> Iterator[Finding]:
         tokenizer = subject.tokenizer_or_none(node.inputs["init"][0])
         if tokenizer is None:
             continue
-        rows = [r for name in inputs(node) for r in subject.rows(node, name).rows if r.get("completion")]
-        sizes = [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
+        sizes = _learned_sizes(subject, node, tokenizer)
         yield from _too_long(subject, node, sizes)
         longest = max([longest, *(size for size, _ in sizes)])
     for node in subject.steps:
         if isinstance(node.config, PreferenceModelConfig):
             yield from _pairs(subject, node)
     yield fine(f"the longest row has {longest} tokens" if longest else "no step learns from completions")
+
+
+def _learned_sizes(subject: Subject, node: Node, tokenizer: Any) -> list[tuple[int, str]]:
+    """(tokens, id) of every row that the step would learn a completion from."""
+    rows = [row for name in inputs(node) for row in subject.rows(node, name).rows if row.get("completion")]
+    return [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
 
 
 def _pairs(subject: Subject, node: Node) -> Iterator[Finding]:
@@ -68,13 +73,34 @@ def _pairs(subject: Subject, node: Node) -> Iterator[Finding]:
     if rows and not pairs:
         yield fail(f"{node.where}.data_from: none of {len(rows)} rows is a pair (columns chosen and rejected)")
     if tokenizer is not None:
-        sides = ("chosen", "rejected")
-        name = subject.config.convention
-        yield from _too_long(
-            subject,
-            node,
-            [(max(len(answer_ids(tokenizer, r, r[s][-1]["content"], name)) for s in sides), r["id"]) for r in pairs],
-        )
+        yield from _too_long(subject, node, _pair_sizes(subject, pairs, tokenizer))
+
+
+def _pair_sizes(subject: Subject, pairs: Sequence[Row], tokenizer: Any) -> list[tuple[int, str]]:
+    """(tokens of the longer side, id) of every pair."""
+    name = subject.config.convention
+    return [
+        (max(len(answer_ids(tokenizer, r, r[s][-1]["content"], name)) for s in ("chosen", "rejected")), r["id"])
+        for r in pairs
+    ]
+
+
+def longest_seen(subject: Subject, node: Node) -> tuple[int, int]:
+    """(tokens of the longest row that the step would learn from, of the longest prompt that it would sample an answer
+    to); 0 where there is none, or no tokenizer."""
+    scores = isinstance(node.config, PreferenceModelConfig)
+    tokenizer = subject.tokenizer_or_none(node.inputs["init"][0], scoring=scores)
+    if tokenizer is None:
+        return 0, 0
+    if scores:
+        pairs = [row for row in subject.rows(node, "data").rows if row.get("chosen") and row.get("rejected")]
+        sizes = _pair_sizes(subject, pairs, tokenizer)
+    else:
+        sizes = _learned_sizes(subject, node, tokenizer) if isinstance(node.config, SupervisedConfig) else []
+    limit = getattr(node.config, "max_length", 0)
+    fitting = [size for size, _ in sizes if size <= limit]
+    prompts = [size for s in samplers(node) for size, _ in _prompt_sizes(subject.rows(node, s.data).rows, tokenizer)]
+    return max(fitting, default=0), max(prompts, default=0)
 
 
 def _too_long(subject: Subject, node: Node, sizes: Sequence[tuple[int, str]]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of the machine for one configuration: versions, disk, memory, and the sandbox where programs are run."""
+"""Checks of the machine for one configuration: versions, disk, and the sandbox where programs are run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from data.artifact import Kind
 from pipeline import machine
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_subject import Subject
-from pipeline.machine import GIB
+from pipeline.machine import readable
 from pipeline.reward_specs import sandboxes
 from pipeline.step import Node, Role
 from pipeline.weights import parameter_count
-from stages.training.options import ReinforcementConfig, TrainingConfig
 
 SAVED = 4
 """Bytes a weight of a finished checkpoint: fp32."""
 TRAINER = 2 * 12
 """Bytes a weight of the trainer's checkpoints: two at a time, each weights and Adam's two moments in fp32."""
-TRAINED = 16
-"""Bytes a weight that learns: fp32 weight, gradient and Adam's two moments. Activations come on top."""
-FROZEN = 4
-"""Bytes a weight that does not: a reference, the base under adapters."""
 
 
 def versions(subject: Subject) -> Iterator[Finding]:
@@ -47,42 +42,12 @@ def disk(subject: Subject) -> Iterator[Finding]:
     there = sum(f.stat().st_size for f in subject.run_dir.glob("artifacts/**/*") if f.is_file())
     need = max(0, saved - there) + trainer
     free = machine.disk_free(subject.run_dir)
-    said = f"{_gib(need)} needed, {_gib(free)} free at {subject.run_dir}"
+    said = f"{readable(need)} needed, {readable(free)} free at {subject.run_dir}"
     if need > free:
         yield fail(f"{said}; choose another place with --run-dir, or delete what is there")
     elif need > 0.8 * free:
         yield warn(f"{said}: it will be tight")
     yield fine(said)
-
-
-def memory(subject: Subject) -> Iterator[Finding]:
-    """Weights, gradients and optimiser of the largest step fit; what activations take is not counted here."""
-    cards = machine.gpus()
-    said = [(0, "no step trains")]
-    for node in subject.steps:
-        if not isinstance(node.config, TrainingConfig):
-            continue
-        need = _training_bytes(subject, node, node.config)
-        if cards:
-            here, have = need, min(card.memory for card in cards)
-            place = f"a GPU of {_gib(have)}"
-        else:
-            here, have = need * node.launch.processes, machine.memory()[0]
-            place = f"{_gib(have)} of available memory"
-        sharded = bool(node.launch.files)  # ZeRO or FSDP, whose share depends on the file
-        line = f"{node.where} needs {_gib(here)} before activations, on {place}"
-        if here > have and not sharded:
-            yield fail(f"{line}; use lora, launch.zero: 3, or a smaller model")
-        said.append((here, line))
-    yield fine(max(said)[1])
-
-
-def _training_bytes(subject: Subject, node: Node, config: TrainingConfig) -> int:
-    count = _parameters(subject, node)
-    need = (FROZEN if config.lora else TRAINED) * count
-    if isinstance(config, ReinforcementConfig) and config.beta and not config.lora:
-        need += FROZEN * count
-    return need
 
 
 def _parameters(subject: Subject, node: Node) -> int:
@@ -91,10 +56,6 @@ def _parameters(subject: Subject, node: Node) -> int:
         return parameter_count(subject.model(node.inputs["init"][0]).path) or 0
     except ValueError:
         return 0
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= 0.05 * GIB else f"{size / 2**20:.1f} MiB"
 
 
 def sandbox(subject: Subject) -> Iterator[Finding]:

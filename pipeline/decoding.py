@@ -16,8 +16,6 @@ REACHED_PEAK = 0.4
 """Share of the peak that decoding reaches where arithmetic bounds it."""
 VLLM_SEQUENCES = 256
 """The most sequences that vLLM decodes at once unless told otherwise."""
-VLLM_SHARE = 0.9
-"""Share of the memory that vLLM takes unless told otherwise."""
 VLLM_DISPATCH = 0.05
 """Share of Python's dispatch that is left where CUDA graphs replay a step."""
 DRAW_COPIES = 5
@@ -65,7 +63,7 @@ def cache_bytes(sizes: Architecture, both: float) -> float:
 def vllm(sizes: Architecture, work: Drawing, gpu: Gpu) -> Decoder:
     """vLLM holds half weights and fills the rest of its share, in which the driver counts, with keys and values."""
     weights, cache = 2.0 * sizes.parameters, cache_bytes(sizes, 4)
-    room = (work.share(VLLM_SHARE) * gpu.memory - gpu.overhead) * GIB * work.shards - weights
+    room = (work.share * gpu.memory - gpu.overhead) * GIB * work.shards - weights
     most = min(VLLM_SEQUENCES, work.call, room / (cache * (work.prompt + work.mean)))
     return Decoder(
         sizes=sizes, engine=work.engine, accelerators=work.shards, weights=weights, cache=cache, at_once=max(1.0, most)

@@ -96,7 +96,7 @@ class Estimate:
         if work.in_trainer and work.engine == "vllm":
             # It takes its share when it starts and keeps it; the share must hold at least one sequence.
             least = decoder.weights + work.width * decoder.cache
-            own = max(work.share(decoding.VLLM_SHARE) * self.gpu.memory * GIB, least)
+            own = max(work.share * self.gpu.memory * GIB, least)
             return {"training": found["training"] | {"vLLM": own}}
         if not work.in_trainer:
             lasting = {"weights": decoder.weights / decoder.accelerators}

@@ -57,7 +57,7 @@ def plan(
     models = Models(config, nodes, configs)
     workloads = Workloads(config, nodes, assumptions)
     steps = tuple(
-        _estimate(config, node, hardware, models, workloads.of(node))
+        estimate(config, node, hardware, models, workloads.of(node))
         for node in nodes
         if node.role is not Role.PREPARATION
     )
@@ -95,7 +95,8 @@ class Models:
         return 2 if name in self.config.models else 4
 
 
-def _estimate(config: RunConfig, node: Node, hardware: Hardware, models: Models, work: Workload) -> Estimate:
+def estimate(config: RunConfig, node: Node, hardware: Hardware, models: Models, work: Workload) -> Estimate:
+    """One step. Raises ValueError for a model whose sizes are not known, and for a launch file that cannot be read."""
     init = node.inputs["init"][0]
     setting = None
     if isinstance(node.config, TrainingConfig):
@@ -137,7 +138,7 @@ def _setting(
     adapters = sizes.adapted * own.lora.rank if own.lora else 0
     return Setting(
         sizes=sizes,
-        trainable=adapters or _learning(sizes, own),
+        trainable=adapters if own.lora else _learning(sizes, own),
         adapters=adapters,
         sharding=sharding,
         processes=processes,

@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
 
 
+def readable(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / GIB:.1f} GiB" if size >= 0.05 * GIB else f"{size / 2**20:.1f} MiB"
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU, as its driver describes it."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.decoding import VLLM_SHARE
 from pipeline.estimate import Estimate
 from pipeline.hardware import GIB
 from pipeline.launch_files import resolve
@@ -103,7 +102,7 @@ def _sampled_at_once(step: Estimate) -> Iterator[Change]:
         yield from _fewer_positions(step)
         if work.engine == "vllm":
             for at, share in enumerate((0.5, 0.4, 0.3, 0.2, 0.1)):
-                if share < float(work.options.get("gpu_memory_utilization", VLLM_SHARE)):
+                if share < work.share:
                     yield _option(step, "gpu_memory_utilization", share, 0.5 + at / 10)
 
 

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.rollout.options import SHARE_BESIDE_TRAINER
+
 BATCH_TOKENS = 65536
 """Default of the transformers engine's `batch_tokens`."""
+VLLM_SHARE = 0.9
+"""Share of the memory that vLLM takes unless told otherwise, where it is alone on its accelerators."""
 SHARE_OF_LONGEST = 0.5
 """Mean length over the longest allowed, where --mean-tokens does not say."""
 
@@ -80,8 +84,10 @@ class Drawing:
         """The most positions that the transformers engine decodes side by side."""
         return int(self.options.get("batch_tokens", BATCH_TOKENS))
 
-    def share(self, default: float) -> float:
+    @property
+    def share(self) -> float:
         """Of the memory that vLLM takes."""
+        default = SHARE_BESIDE_TRAINER if self.in_trainer else VLLM_SHARE
         return float(self.options.get("gpu_memory_utilization", default))
 
     @property

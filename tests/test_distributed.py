@@ -184,10 +184,28 @@ def test_every_rank_has_a_pool_and_a_sandbox_of_its_own(project: Path, zero3: Pa
     assert {works for *_, works in seen} == {"True"}
 
 
-@pytest.mark.parametrize("name", ["zero2", "fsdp2"])
-def test_other_ways_to_share_a_model_reach_the_curves_of_one(project: Path, one: Path, name: str) -> None:
-    run = finish(project, name, "--only", "rl", processes=2, accelerate_config=name)
+@pytest.fixture(scope="module")
+def fsdp2(project: Path, one: Path) -> Path:
+    """What two ranks make with FSDP2."""
+    return finish(project, "fsdp2", "--only", "rl", processes=2, accelerate_config="fsdp2")
+
+
+def test_zero_2_reaches_the_curves_of_one(project: Path, one: Path) -> None:
+    run = finish(project, "zero2", "--only", "rl", processes=2, accelerate_config="zero2")
     assert_same_curves(one, run, RL)
+
+
+def test_offload_reaches_the_curves_of_one(project: Path, one: Path) -> None:
+    """With PyTorch's AdamW: DeepSpeed's own for CPUs, which the file of accelerate asks for, must be compiled first."""
+    run = finish(project, "offload", "--only", "rl", processes=2, deepspeed="zero3_offload")
+    assert_same_curves(one, run, RL)
+
+
+def test_fsdp_2_reaches_the_curves_of_one(one: Path, fsdp2: Path) -> None:
+    assert_same_curves(one, fsdp2, RL)
+    alone, shared = weights(one), weights(fsdp2)
+    assert alone.keys() == shared.keys()
+    assert {tensor.dtype for tensor in shared.values()} == {torch.float32}
 
 
 def test_two_machines_reach_the_curves_of_one_process(project: Path, one: Path) -> None:
@@ -224,26 +242,30 @@ def reached(run: Path, rank: int, optimiser_step: int, child: subprocess.Popen[b
         time.sleep(0.01)
 
 
-def test_a_killed_rank_ends_the_run_is_named_and_the_run_goes_on_where_it_stopped(project: Path, zero3: Path) -> None:
-    launch = {"processes": 2, "zero": 3}
-    child = start(project, "killed", "--only", "rl", **launch)
-    victim, sibling = (reached(project / "killed", rank, 3, child) for rank in (1, 0))
+@pytest.mark.parametrize("way", ["zero3", "fsdp2"])
+def test_a_killed_rank_ends_the_run_is_named_and_the_run_goes_on_where_it_stopped(
+    project: Path, way: str, request: pytest.FixtureRequest
+) -> None:
+    whole = request.getfixturevalue(way)
+    name, launch = f"killed-{way}", {"processes": 2, "accelerate_config": way}
+    child = start(project, name, "--only", "rl", **launch)
+    victim, sibling = (reached(project / name, rank, 3, child) for rank in (1, 0))
     os.kill(victim, signal.SIGKILL)
     began = time.monotonic()
     assert child.wait(60) == 1
     assert time.monotonic() - began < 45
-    last = said(project, "killed").strip().splitlines()[-1]
+    last = said(project, name).strip().splitlines()[-1]
     assert last.startswith("r1: rl failed: rank 1 of 2 died (signal 9, often for want of memory) after optimiser step ")
     assert "the others were stopped; run again to resume" in last
     assert not running(sibling)
 
-    run = finish(project, "killed", "--only", "rl", **launch)
+    run = finish(project, name, "--only", "rl", **launch)
     record = json.loads((artifact(run, "rl") / "record.json").read_text())
     assert record["counts"]["optimiser_steps"] == STEPS
-    assert said(project, "killed").count(f"| 0/{STEPS} [") == 1, "it went on from a checkpoint"
-    unbroken, resumed = weights(zero3), weights(run)
+    assert said(project, name).count(f"| 0/{STEPS} [") == 1, "it went on from a checkpoint"
+    unbroken, resumed = weights(whole), weights(run)
     assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
-    assert_same_curves(zero3, run, RL)
+    assert_same_curves(whole, run, RL)
 
 
 def test_a_rank_that_hangs_ends_the_run_within_the_timeout_and_it_goes_on(project: Path, one: Path) -> None:
@@ -262,6 +284,38 @@ def test_a_rank_that_hangs_ends_the_run_within_the_timeout_and_it_goes_on(projec
     run = finish(project, "hung", "--only", "rl", **launch)
     assert said(project, "hung").count(f"| 0/{STEPS} [") == 1, "it went on from a checkpoint"
     assert_same_curves(one, run, RL)  # plain data parallelism
+
+
+LORA = '{"rank": 4}'
+
+
+@pytest.fixture(scope="module")
+def adapted(project: Path) -> Path:
+    """What one process makes with adapters."""
+    return finish(project, "adapted", "--only", "rl", "--set", f"steps.rl.lora={LORA}")
+
+
+@pytest.mark.parametrize("way", ["zero3", "fsdp2"])
+def test_adapters_of_a_model_that_is_shared_out_are_merged_into_it(project: Path, adapted: Path, way: str) -> None:
+    lora = ("--only", "rl", "--set", f"steps.rl.lora={LORA}")
+    run = finish(project, f"adapted-{way}", *lora, processes=2, accelerate_config=way)
+    assert_same_curves(adapted, run, RL)
+    assert_same_weights(adapted, run, 1e-6)
+
+
+def test_adapters_over_half_weights_on_one_process(project: Path, adapted: Path) -> None:
+    """As the recipes for one GPU have it."""
+    lora = ("--only", "rl", "--set", f"steps.rl.lora={LORA}")
+    run = finish(project, "adapted-half", *lora, accelerate_config="zero2", mixed_precision="bf16")
+    assert_same_weights(adapted, run, 2e-2)
+    assert {tensor.dtype for tensor in weights(run).values()} == {torch.bfloat16}
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
+    wanted, found = weights(one), weights(other)
+    assert wanted.keys() == found.keys()
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name].float(), tensor, atol=tolerance), name
 
 
 def test_bf16_and_gradient_checkpointing_learn_the_same_within_their_precision(project: Path, one: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -163,6 +164,8 @@ def test_a_command_of_a_page_parses(where: str, command: str, capsys: pytest.Cap
         case "make":
             targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert {word for word in arguments if "=" not in word} <= {*targets}
+        case name if name.endswith(".sh"):
+            assert os.access(ROOT / program, os.X_OK), program
         case "python" if arguments[0] == "-m":
             assert importlib.util.find_spec(arguments[1]), arguments[1]
         case "python":
@@ -178,6 +181,23 @@ def test_a_command_of_a_page_parses(where: str, command: str, capsys: pytest.Cap
                 named = {node.name for node in build(config, STAGES, file)}
                 asked = {getattr(parsed, "from_step", None), getattr(parsed, "only", None)} - {None}
                 assert asked <= named
+
+
+RUNS = [
+    command
+    for where, command in commands()
+    if where.startswith(("docs/distributed.md", "docs/slurm.md")) and command.startswith("r1 run ")
+]
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_runs_on_several_processes_or_machines_can_be_tried(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`r1 launch` of these pages: tests/test_slurm.py."""
+    assert cli.main([*shlex.split(command)[1:], "--dry-run"], STAGES) == 0, capsys.readouterr().err
+    assert "cold_start" in capsys.readouterr().out
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.parametrize("of", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

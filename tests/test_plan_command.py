@@ -95,6 +95,23 @@ def test_the_recipes_have_the_papers_rates() -> None:
     }
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("distill") and name not in ON_H200])
+def test_rl_of_a_recipe_samples_with_vllm_beside_the_trainer(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a rate that is no roofline of a single sequence, in hours that are not years."""
+    steps = planned(capsys, str(CONFIGS / name), "--mean-tokens", "5355")
+    for step in (steps["reasoning_rl"], steps["general_rl"]):
+        assert {"vLLM", "weights", "activations"} <= set(step["memory"])
+        assert step["sampling_rate"] > 1000
+
+
+def test_vllm_beside_a_trainer_takes_less_than_alone(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated = ["--set", "evaluate={data_from: rows, engine: vllm, max_tokens: 16384}"]
+    beside = planned(capsys, str(small), "--gpus", "8", "--set", "steps.rl.engine=vllm", *evaluated)
+    assert beside["rl"]["memory"]["vLLM"] == pytest.approx(0.3 * 80 * 2**30)
+    alone = beside["evaluate.rl"]["memory"]
+    assert alone["weights"] + alone["KV cache"] > 0.7 * 80 * 2**30
+
+
 def test_figures_of_a_step(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = planned(capsys, str(small), "--mean-tokens", "500", "--prompt-tokens", "100")
     sft, rl = steps["sft"], steps["rl"]

@@ -237,12 +237,12 @@ def test_commands_of_the_pages_can_be_tried(
     assert "launch/config.json" in capsys.readouterr().out
 
 
-def serve(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def serve(tmp_path: Path, *arguments: str, told_by: str = "R1_VLLM") -> subprocess.CompletedProcess[str]:
     """launch/vllm_server.sh with a program that prints what it was told."""
     told = tmp_path / "vllm"
     told.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     told.chmod(0o755)
-    script, env = ROOT / "launch" / "vllm_server.sh", {**os.environ, "R1_VLLM": str(told)}
+    script, env = ROOT / "launch" / "vllm_server.sh", {**os.environ, told_by: str(told)}
     return subprocess.run([script, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
 
@@ -260,3 +260,13 @@ def test_the_script_of_a_server(tmp_path: Path) -> None:
         *["serve", "Qwen/Q", "--port", "8000", *common, "Qwen/Q", "r1"]
     ]
     assert (serve(tmp_path).returncode, "CHECKPOINT [PORT]" in serve(tmp_path).stderr) == (2, True)
+
+
+def test_the_script_of_a_server_without_a_gpu(tmp_path: Path) -> None:
+    """The real thing is started by tests/test_vllm_server.py."""
+    done = serve(tmp_path, "Qwen/Q", "81", "1", "--max-model-len", "9", told_by="R1_VLLM_CPU")
+    assert done.stdout.splitlines()[1:] == [
+        *["-m", "vllm.entrypoints.openai.api_server", "--model", "Qwen/Q"],
+        *["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill", "--port", "81"],
+        *["--logprobs-mode", "processed_logprobs", "--served-model-name", "Qwen/Q", "r1", "--max-model-len", "9"],
+    ]

@@ -18,6 +18,7 @@ from stages.rollout.engine import Sampling, open_engine
 from stages.rollout.server_weights import DiskWeights
 from stages.rollout.transformers_engine import TransformersEngine
 from stages.training.models import load_tokenizer
+from tests.chains import ROOT
 from tests.test_second_sampler import train
 from tests.test_training_resume import BASE, dataset
 from tests.test_vllm_engine import CANARY, PROMPTS, base, changed  # noqa: F401
@@ -30,13 +31,11 @@ PATIENCE = 180
 
 
 def start(port, log):
-    # The command `vllm` looks for the version of a package of that name, which the CPU build is not.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", BASE.path]
-    command += ["--served-model-name", "policy"]
-    command += ["--host", "127.0.0.1", "--port", port, "--logprobs-mode", "processed_logprobs", "--max-model-len", 256]
-    command += ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
+    """The script that a user starts one with."""
+    command = [ROOT / "launch" / "vllm_server.sh", BASE.path, port, 1, "--host", "127.0.0.1", "--max-model-len", 256]
     settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment["R1_VLLM_CPU"] = sys.executable
     return subprocess.Popen(
         [str(part) for part in command], stdout=log, stderr=log, env=environment, start_new_session=True
     )
@@ -81,7 +80,7 @@ def urls(tmp_path_factory):
 @pytest.fixture
 def engine(urls, tmp_path):
     with open_engine(
-        "vllm_server", BASE.path, urls=urls, model="policy", weight_sync="disk", weights=tmp_path / "weights"
+        "vllm_server", BASE.path, urls=urls, model="r1", weight_sync="disk", weights=tmp_path / "weights"
     ) as opened:
         yield opened
 
@@ -114,7 +113,7 @@ def test_one_server_that_stays_behind_is_named(engine, base, monkeypatch, urls):
 
 
 def test_grpo_trains_with_servers(urls, tmp_path):
-    options = {"urls": urls, "model": "policy"}
+    options = {"urls": urls, "model": "r1"}
     _, history = train(tmp_path, engine="vllm_server", engine_options=options, learning_rate=1e-3)
     assert len(history) == 3
     for line in history:
@@ -125,7 +124,7 @@ def test_grpo_trains_with_servers(urls, tmp_path):
 def test_rejection_sampling_draws_from_servers(engine, base, urls, tmp_path):  # noqa: F811
     engine.sync(base)
     rows = dataset(tmp_path / "data", "rl", 16)
-    options = {"urls": urls, "model": "policy"}
+    options = {"urls": urls, "model": "r1"}
     config = RejectionSamplingConfig(samples=8, max_tokens=96, engine="vllm_server", engine_options=options)
     outcome, kept = sampled(REJECTION_SAMPLING, config, rows, tmp_path / "kept")
     assert kept

@@ -7,14 +7,14 @@ import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
 from stages.rollout.transformers_engine import TransformersEngine
-from stages.rollout.weights import checkpoint_weights
+from stages.rollout.weights import checkpoint_weights, gathered_weights
 from tests.tiny_model import build_model, build_tokenizer, one_thread  # noqa: F401
 
 IDS = torch.tensor([[3, 17, 20, 4, 9, 30]])
 
 
 def adapted(**options):
-    model = get_peft_model(build_model(), LoraConfig(r=4, target_modules="all-linear", **options))
+    model = get_peft_model(build_model(), LoraConfig(**{"r": 4, "target_modules": "all-linear", **options}))
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -37,6 +37,31 @@ def test_adapters_are_merged_under_the_names_of_the_plain_model(options):
     with torch.inference_mode():
         assert torch.allclose(plain(IDS).logits, model(IDS).logits, atol=1e-4)
         assert not torch.allclose(plain(IDS).logits, build_model()(IDS).logits, atol=1e-1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"modules_to_save": ["lm_head"]}, {"use_rslora": True}, {"target_modules": ["embed_tokens", "q_proj"]}],
+)
+def test_a_gathered_state_is_merged_as_a_whole_model_is(options):
+    """The state alone counts: the model that is shared out has only parts of its weights."""
+    model = adapted(**options)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with checkpoint_weights(model) as weights:
+        wanted = {name: tensor.clone() for name, tensor in weights}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    found = gathered_weights(model, state)
+    assert found.keys() == wanted.keys() - set(build_model().all_tied_weights_keys)
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, wanted[name], atol=1e-6), name
+
+
+def test_a_gathered_state_without_adapters_has_a_tied_matrix_once():
+    model = build_model()
+    found = gathered_weights(model, model.state_dict())
+    assert set(model.state_dict()) - set(found) == set(model.all_tied_weights_keys)
 
 
 def test_the_trainer_keeps_its_weights_to_the_last_bit():
@@ -63,3 +88,5 @@ def test_what_cannot_be_merged_is_refused():
     model = get_peft_model(build_model(), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
     with pytest.raises(ValueError, match="PREFIX_TUNING cannot be merged"), checkpoint_weights(model):
         pass
+    with pytest.raises(ValueError, match="only adapters that can be merged are saved from a model that is shared out"):
+        gathered_weights(model, model.state_dict())

@@ -11,6 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from stages.rollout.engine import OPTIONS, Sampling, engine_named
 from stages.stage import StageConfig
 
+SHARE_BESIDE_TRAINER = 0.3
+"""gpu_memory_utilization of a vLLM that shares its GPU with the trainer, unless told otherwise; TRL's value."""
+
 
 class EngineConfig(StageConfig):
     """Which engine samples; base of the configurations of everything that does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +31,40 @@ def checkpoint_weights(model: Any) -> Iterator[Weights]:
         model.unmerge_adapter()
         for parameter, data in before:
             parameter.data = data
+
+
+def gathered_weights(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole `state` of a transformers or PEFT model that is shared out, under the names of a checkpoint.
+
+    Adapters are merged in the state, since the model itself has no whole weights to merge them into. A tied matrix
+    comes once. Raises ValueError for adapters that cannot be merged.
+    """
+    merged = dict(state)
+    tied = set(getattr(model, "all_tied_weights_keys", ()))
+    if not hasattr(model, "peft_config"):
+        return {name: tensor for name, tensor in merged.items() if name not in tied}
+    if not hasattr(model.base_model, "merge_adapter"):
+        raise ValueError("only adapters that can be merged are saved from a model that is shared out")
+    for name, module in model.named_modules():
+        for adapter in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") else ():
+            key = f"{name}.base_layer.weight"
+            weight = merged[key]
+            merged[key] = (weight.float() + _lora_delta(module, name, adapter, state)).to(weight.dtype)
+    tied = set(model.get_base_model().all_tied_weights_keys)
+    plain = {_plain(name): tensor for name, tensor in merged.items() if not _adapter_s(name, model)}
+    return {name: tensor for name, tensor in plain.items() if name not in tied}
+
+
+def _lora_delta(module: Any, name: str, adapter: str, state: Mapping[str, Any]) -> Any:
+    """What a LoRA layer adds to its weight."""
+    if adapter in module.lora_A:
+        down, up = (state[f"{name}.lora_{part}.{adapter}.weight"].float() for part in "AB")
+        turned = module.fan_in_fan_out
+    else:
+        down, up = (state[f"{name}.lora_embedding_{part}.{adapter}"].float() for part in "AB")
+        turned = True
+    delta = module.scaling[adapter] * (up @ down)
+    return delta.T if turned else delta
 
 
 def _plain(name: str) -> str:

@@ -71,7 +71,9 @@ def trl_arguments(
     }
     check_names(kind, config.trl)
     reserved = {"output_dir": str(context.work / "trainer"), "save_strategy": "steps"}
-    return kind(**{**values, **config.trl, **reserved})
+    made = kind(**{**values, **config.trl, **reserved})
+    shard_on_cpus(made)
+    return made
 
 
 def join_ranks(seconds: int) -> None:
@@ -92,6 +94,21 @@ def join_ranks(seconds: int) -> None:
         os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=limit)
+
+
+def shard_on_cpus(arguments: Any) -> None:
+    """Have accelerate share a model out with FSDP on CPUs too.
+
+    By itself it does so for kinds of processes that have an accelerator, and on CPUs trains with plain data parallelism
+    without a word. `check_sharding` sees to it that what was asked for is what trains.
+    """
+    import torch
+
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not torch.cuda.is_available():
+        from accelerate.utils import DistributedType
+
+        if arguments.distributed_state.distributed_type is DistributedType.MULTI_CPU:
+            arguments.distributed_state.distributed_type = DistributedType.MULTI_GPU
 
 
 def check_names(kind: type[Any], names: Iterable[str]) -> None:

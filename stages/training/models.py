@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.rollout.weights import gathered_weights
 from stages.training.options import LoRA, TrainingConfig
 
 if TYPE_CHECKING:
@@ -152,7 +153,10 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, wo
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(trainer.model)
-        if hasattr(model, "merge_and_unload"):
+        if state is not None:
+            state = gathered_weights(model, state)
+            model = model.get_base_model() if hasattr(model, "peft_config") else model
+        elif hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
         save_policy(model, tokenizer, out, state)
         for name in ("history.jsonl", "alerts.jsonl"):

@@ -12,6 +12,7 @@ from typing import Any
 
 from stages.rollout.canary import Canary
 from stages.rollout.engine import Engine, open_engine
+from stages.rollout.options import SHARE_BESIDE_TRAINER
 from stages.training.options import CanaryConfig, ReinforcementConfig
 
 CANARY_SEQUENCES = 4
@@ -98,8 +99,7 @@ def _settings(config: ReinforcementConfig, work: Path, processes: int) -> dict[s
         case "vllm_server":
             return {"weight_sync": "disk", "weights": work / "weights", **given}
         case "vllm":
-            # The trainer shares the device; TRL's share for the sampler.
-            own: dict[str, Any] = {"gpu_memory_utilization": 0.3}
+            own: dict[str, Any] = {"gpu_memory_utilization": SHARE_BESIDE_TRAINER}
             if processes > 1:  # each process has an engine, inside the group that accelerate made
                 own["distributed_executor_backend"] = "external_launcher"
             return own | given

@@ -1,14 +1,28 @@
-"""The whole model on each rank for a while, where FSDP2 shares it out: sampling takes as many passes as it likes.
+"""Whether the model is shared out as `launch` asks, and the whole of it on each rank for a while under FSDP2.
 
-A sharded pass gathers its weights from all ranks, so ranks that decode different numbers of tokens would wait for each
-other forever. ZeRO-3's gathering is TRL's `unwrap_model_for_generation`.
+Sampling takes as many passes as it likes. A sharded pass gathers its weights from all ranks, so ranks that decode
+different numbers of tokens would wait for each other forever. ZeRO-3's gathering is TRL's
+`unwrap_model_for_generation`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def check_sharding(accelerator: Any) -> None:
+    """Raise ValueError where several ranks were started to share a model out and accelerate does not do that."""
+    asked = {"DEEPSPEED": "ACCELERATE_USE_DEEPSPEED", "FSDP": "ACCELERATE_USE_FSDP"}
+    for kind, variable in asked.items():
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if several and os.environ.get(variable) == "true" and accelerator.distributed_type != kind:
+            raise ValueError(
+                f"launch asks for {kind}, and accelerate would train with {accelerator.distributed_type.value} on "
+                f"{accelerator.device.type}: take another accelerate_config"
+            )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from stages.training.lm_head import labelled_positions_only
 from stages.training.options import TrainingConfig
 from stages.training.progress import Alive, Bar, History, quiet
 from stages.training.resume import MarkComplete
+from stages.training.sharding import check_sharding
 
 
 def callbacks(context: Context) -> list[Any]:
@@ -31,6 +32,7 @@ class PipelineTrainer:
     def __init__(self, *args: Any, options: TrainingConfig, **kwargs: Any) -> None:
         self.options = options
         super().__init__(*args, **kwargs)
+        check_sharding(self.accelerator)  # type: ignore[attr-defined]
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def create_optimizer(self, model: Any = None) -> Any:

@@ -20,7 +20,7 @@ from pipeline import launch_files
 from pipeline.messages import explain, nearest, shorten
 from pipeline.reading import anchor_paths, read
 from pipeline.site import Site
-from stages.stage import Placement
+from stages.stage import Placement, checked_number
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a run, a step, a model or a dataset may be called: it becomes part of a path."""
@@ -36,6 +36,11 @@ SHARDING = ("zero", "accelerate_config", "deepspeed")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return checked_number(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class Launch(_Strict):

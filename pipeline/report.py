@@ -85,14 +85,18 @@ def _stage_table(entries: Sequence[Entry]) -> list[list[str]]:
     rows = [["step", "status", "seconds", "evaluated in", *metrics]]
     for entry in shown:
         evaluation = f"{spent[entry['name']]:.1f}" if spent.get(entry["name"]) else ""
-        cells = [_cell(entry["metrics"].get(name)) for name in metrics]
+        cells = [cell(entry["metrics"].get(name)) for name in metrics]
         rows.append([entry["name"], entry["status"], f"{entry['seconds']:.1f}", evaluation, *cells])
     return rows
 
 
-def _cell(metric: Mapping[str, Any] | None) -> str:
+def cell(metric: Mapping[str, Any] | None) -> str:
+    """A figure with its interval and n; a total, or a mean of which no interval is known, with its n alone."""
     if metric is None:
         return ""
+    if metric["low"] == metric["high"]:
+        total = metric["value"] > 1 and float(metric["value"]).is_integer()
+        return f"{metric['value']:.{0 if total else 3}f} n={metric['n']}"
     return f"{metric['value']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}] n={metric['n']}"
 
 
@@ -120,7 +124,7 @@ def _tallies(states: Sequence[State]) -> list[list[str]]:
 
 def _all_metrics(entries: Sequence[Entry]) -> list[list[str]]:
     shown = [entry for entry in entries if not entry["name"].startswith(PREFIX)]
-    return [[entry["name"], name, _cell(metric)] for entry in shown for name, metric in entry["metrics"].items()]
+    return [[entry["name"], name, cell(metric)] for entry in shown for name, metric in entry["metrics"].items()]
 
 
 def _timings(states: Sequence[State]) -> list[list[str]]:

@@ -6,7 +6,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -24,7 +24,7 @@ from pipeline.machines import Machine, MainMachine, most_machines, require_machi
 from pipeline.messages import nearest
 from pipeline.plan import NEVER_MADE, Plan, State, Status, check_contracts, joined_inputs, local_models, make_plan
 from pipeline.preflight import preflight, require_sandboxes
-from pipeline.report import write_report
+from pipeline.report import cell, write_report
 from pipeline.revision import code_revision
 from pipeline.step import Node, Role, resolved_step
 from pipeline.store import Record, RunStore
@@ -58,7 +58,10 @@ def run(
     selected = _selected(nodes, options)
     store = RunStore(run_dir)
     cache = HashCache.load(run_dir / "hashes.json")
-    make_plan(config, nodes, store, cache)  # a source that is not there leaves no directory behind
+    plan = make_plan(config, nodes, store, cache)
+    todo = _todo(plan.states, selected, options, say=lambda line: None)
+    require_machine((state.node for state in plan.states if state.node.name in todo), options.machine)
+    given = _checked(plan, todo, store) if todo else {}  # what is refused here leaves no directory behind
     store.artifacts.mkdir(parents=True, exist_ok=True)
     with hold(run_dir), _machines(nodes, run_dir, options.machine) as machines:
         store.sweep()
@@ -66,8 +69,6 @@ def run(
         cache.save()
         states = list(plan.states)
         todo = _todo(states, selected, options, say)
-        require_machine((state.node for state in states if state.node.name in todo), options.machine)
-        given = _checked(plan, todo, store) if todo else {}
         steps = [resolved_step(node, config) for node in nodes if node.role is Role.STEP]
         write_text(run_dir / "config.json", dump(config, steps))  # `r1 status` reads it: never one that was refused
         if todo:
@@ -167,8 +168,7 @@ def _make_all(
                 write_report(store.root, plan.config, states, plan.given)
                 raise _failure(error, name, store.root) from error
             states[at] = replace(state, status=Status.DONE, record=record, reasons=())
-            rows = f" ({_tally(record)})" if state.node.role is Role.PREPARATION else ""
-            say(f"[{at + 1}/{len(states)}] {name}: done in {record.seconds:.1f} s{rows}")
+            say(f"[{at + 1}/{len(states)}] {name}: done in {record.seconds:.1f} s{_found(state.node, record)}")
             write_report(store.root, plan.config, states, plan.given)
         if found := states[at].record:
             made[name] = found.artifact(store.path(name, state.fingerprint))
@@ -236,8 +236,13 @@ def _make(
     return record
 
 
-def _tally(record: Record) -> str:
-    return ", ".join(f"{name} {count}" for name, count in record.counts.items())
+def _found(node: Node, record: Record) -> str:
+    """What there is to say about a finished step in a few words: rows by reason, or the accuracy."""
+    if node.role is Role.PREPARATION:
+        return f" ({', '.join(f'{name} {count}' for name, count in record.counts.items())})"
+    if node.role is Role.EVALUATION and "accuracy" in record.metrics:
+        return f" (accuracy {cell(asdict(record.metrics['accuracy']))})"
+    return ""
 
 
 def _failure(error: Exception, name: str, run_dir: Path) -> Exception:

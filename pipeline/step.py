@@ -79,7 +79,7 @@ def read_node(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, 
     step = anchored(step, Path(config.base_dir))
     if "stage" not in step:
         raise ValueError(f"{where}: the key 'stage' is missing")
-    if step["stage"] not in table:
+    if not isinstance(step["stage"], str) or step["stage"] not in table:
         raise ValueError(f"{where}.stage: unknown stage {step['stage']!r}{nearest(str(step['stage']), table)}")
     stage = table[step["stage"]]
     wires = {f"{name}_from": name for name in stage.needs}

@@ -50,7 +50,10 @@ def require(mode: str) -> None:
     if wrong := fault(mode, lines):
         raise ValueError(wrong)
     if mode == "weak":
-        log.warning("sandbox: weak: programs share this machine's process table and kernel objects; prefer bubblewrap")
+        log.warning(
+            "sandbox: weak: programs share this machine's process table and kernel objects; where a model is not a toy, "
+            "prefer `sandbox: bubblewrap` (docs/sandbox.md)"
+        )
     for name, ok, detail in lines:
         if not ok:
             log.warning("sandbox: %s: not enforced here: %s: %s", mode, name, detail)

@@ -17,6 +17,13 @@ from data.artifact import Artifact, Contract, Kind
 NUMBERS = (int, float, int | None, float | None)
 
 
+def checked_number(value: Any, annotation: Any) -> Any:
+    """`value`, unless it is a truth value where a number belongs: `batch_size: true` would train with 1."""
+    if isinstance(value, bool) and annotation in NUMBERS:
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    return value
+
+
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, and strict about unknown keys and what is a number."""
 
@@ -28,10 +35,7 @@ class StageConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """`batch_size: true` would train with 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in NUMBERS:
-            raise ValueError(f"expected a number, got {str(value).lower()}")
-        return value
+        return checked_number(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -112,6 +112,8 @@ def test_overrides_reach_named_items_indices_and_new_keys(tmp_path: Path) -> Non
     [
         ("sede: 1", [], "c.yaml: unknown key 'sede'; did you mean 'seed'?"),
         ("seed: many", [], "c.yaml: seed: input should be a valid integer"),
+        ("seed: true", [], "c.yaml: seed: expected a number, got true"),
+        ("launch: {threads: true}", [], "c.yaml: launch.threads: expected a number, got true"),
         ("seed: -1", [], "c.yaml: seed: input should be greater than or equal to 0, got -1"),
         ("name: a/b", [], "'a/b' is not a name"),
         ("data: {a b: {source: x}}", [], "'a b' is not a name"),

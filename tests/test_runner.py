@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from data.artifact import Contract, Kind
 from pipeline.launcher import StepFailed
 from pipeline.plan import Plan
+from pipeline.report import cell
 from pipeline.store import Record
 from stages.stage import Metric, Outcome
 from tests.toy_project import NAMES, one, project, statuses, steps, toy_row, toy_run
@@ -75,6 +77,28 @@ def test_a_first_run_names_its_steps_and_says_no_more(tmp_path: Path, monkeypatc
     said.clear()
     runner.run(config, build(config, TOY, file), tmp_path / "run", runner.Options(only="keep", force=True), said.append)
     assert said[0] == "[6/9] keep: made again by --force"
+
+
+def test_rows_and_held_out_figures_are_said_when_they_are_there(tmp_path: Path) -> None:
+    from pipeline.config import load
+    from pipeline.graph import build
+    from pipeline.runner import Options, run
+
+    file = project(tmp_path)
+    config = load(file)
+    said: list[str] = []
+    run(config, build(config, TOY, file), tmp_path / "run", Options(), said.append)
+    done = {line.split()[1].rstrip(":"): line for line in said if ": done in" in line}
+    assert done["rows"].endswith(" s (used 6)")
+    assert re.search(r" s \(accuracy 0\.\d+ \[0\.\d+, \d\.\d+\] n=\d+\)$", done["evaluate.first"]), done
+    assert done["first"].endswith(" s")
+
+
+def test_a_figure_without_an_interval_shows_none() -> None:
+    assert cell({"value": 960, "n": 4800, "low": 960, "high": 960}) == "960 n=4800"
+    assert cell({"value": 0.03, "n": 94, "low": 0.03, "high": 0.03}) == "0.030 n=94"
+    assert cell({"value": 1.0, "n": 9, "low": 1.0, "high": 1.0}) == "1.000 n=9"
+    assert cell({"value": 0.5, "n": 4, "low": 0.25, "high": 0.75}) == "0.500 [0.250, 0.750] n=4"
 
 
 def test_switching_back_finds_what_was_made(tmp_path: Path) -> None:
@@ -189,9 +213,11 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
         ({"models": {"base": {"path": "."}}}, "is not a checkpoint: it has no config.json"),
         ({"data": {"rows": {"source": "records", "path": "gone.jsonl"}}, "evaluate": None}, "data.rows: "),
         ({"models": {"base": {"hub": "o/n", "revision": "unpinned"}}}, "models.base.revision: o/n is not pinned"),
+        ({"launch": {"deepspeed": "gone.json"}}, "launch.deepspeed: there is no file"),
+        ({"launch": {"processes": 2, "machines": 2}}, "machine"),
     ],
 )
-def test_sources_that_are_not_there_leave_no_run_directory(tmp_path: Path, change: Any, message: str) -> None:
+def test_what_is_refused_leaves_no_run_directory(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         toy_run(project(tmp_path, **change))
     assert message in str(caught.value)
@@ -310,7 +336,7 @@ def test_a_given_model_of_another_convention_is_refused_before_anything_runs(tmp
     write_record(tmp_path / "model", convention="zh")
     with pytest.raises(ValueError, match=r"first: input init \(base\) was made under the convention 'zh', and this"):
         toy_run(file, "evaluate=false")
-    assert not list((tmp_path / "run" / "artifacts").glob("*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_given_model_that_contradicts_its_record_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ TINY = Path(__file__).resolve().parent.parent / "configs" / "tiny.yaml"
         ("steps.cold_start.batch_size=true", "expected a number, got true"),
         ("steps.cold_start.max_length=false", "expected a number, got false"),
         ("steps.sft_mix.learning_rate=true", "expected a number, got true"),
+        ("steps.sft_mix.stage=[sft_mix]", r"steps.sft_mix.stage: unknown stage \['sft_mix'\]"),
     ],
 )
 def test_the_recipe_with_one_mistake_is_refused(override, message):

@@ -43,7 +43,10 @@ class Bar(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if self.bar is not None and logs:
             figures = {name: f"{float(logs[key]):.3g}" for key, name in SHOWN.items() if logs.get(key) is not None}
-            self.bar.set_postfix(figures, refresh=False)
+            if "reward" in figures:
+                figures.pop("loss", None)  # advantages cancel within a group: near 0 whatever is learned
+            if figures:  # the trainer's last line has none, and the bar stays
+                self.bar.set_postfix(figures, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.bar is not None:

@@ -7,6 +7,7 @@ whatever loads with TRL's trainers loads here, and what is written here loads th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def validate(row: object, where: str) -> Row:
         if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
             wanted = " or ".join(t.__name__ for t in types)
             raise ValueError(f"{where}: column {name!r} must be {wanted}, got {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}: column {name!r} must be a finite number, got {value}")
         if isinstance(value, str):
             _check_text(value, f"{where}: column {name!r}")
     for name in ("prompt", "completion", "chosen", "rejected"):

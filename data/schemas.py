@@ -94,7 +94,7 @@ def check(spec: Mapping[str, Any]) -> None:
     name = spec.get("source")
     if name is None:
         raise ValueError(f"the key 'source' is missing; known sources: {', '.join(SOURCES)}")
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise ValueError(f"unknown source {name!r}{nearest(str(name), SOURCES)}")
     for key, value in spec.items():
         if key not in KEYS:

@@ -25,6 +25,8 @@ def open_checkpoint(path: Path) -> tuple[Artifact, str, str]:
 
     Raises ValueError where there is none.
     """
+    if (path / "artifacts").is_dir():
+        raise ValueError(f"{path} is a run directory: give one of the checkpoints in {path / 'artifacts'}")
     if not (path / "config.json").is_file():
         raise ValueError(f"{path} is not a checkpoint: it has no config.json")
     check_weights(path)

@@ -25,6 +25,8 @@ PREFIX = "evaluate."
 def build(config: RunConfig, table: Mapping[str, Stage], file: Path) -> tuple[Node, ...]:
     """All steps in the order in which they run. Raises ValueError naming file, step, key and nearest name."""
     try:
+        if not config.steps:
+            raise ValueError("steps: there is none, so nothing would be made")
         steps = [read_step(config, table, step, at) for at, step in enumerate(config.steps)]
         _check_names(config, steps)
         nodes = [*_preparations(config, steps), *_with_evaluations(config, table, steps)]

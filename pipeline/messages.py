@@ -24,7 +24,11 @@ def shorten(value: object, width: int = 60) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-_EXPECTED = {"tuple_type": "expected a list", "dict_type": "expected keys and values"}
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+}
 """Findings of pydantic in the terms of YAML."""
 
 
@@ -39,7 +43,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """The first finding of pydantic as one line that begins with `where` ("file.yaml: steps.cold_start")."""
     findings = error.errors()
     first = findings[0]
-    loc = tuple(part for part in first["loc"] if "[" not in str(part))  # a union names its branch: dict[str,any]
+    # A union names its branch: dict[str,any], bool.
+    loc = tuple(part for part in first["loc"] if "[" not in str(part) and part not in ("bool", "str"))
     place = ": ".join([where, *([".".join(map(str, loc))] if loc else [])])
     if first["type"] == "extra_forbidden":
         parent = ": ".join([where, *([".".join(map(str, loc[:-1]))] if loc[1:] else [])])

@@ -12,7 +12,7 @@ from data.records import write_rows
 from data.schemas import KEYS
 from pipeline.config import RunConfig
 from pipeline.golds import proved
-from pipeline.messages import checked_seed, nearest, shorten
+from pipeline.messages import checked_seed, nearest
 from stages.stage import Context, Inputs, Outcome, Stage, StageConfig
 
 
@@ -39,8 +39,9 @@ def prepare(config: PreparationConfig, inputs: Inputs, out: Path, context: Conte
     rows = tqdm(golden, desc="rows", unit="row", total=config.spec.get("rows"), leave=False, mininterval=0.5)
     count = write_rows(out / ROWS_NAME, rows)
     if not count:
-        reasons = ", ".join(f"{reason}: {number}" for reason, number in loaded.counts.items())
-        raise ValueError(f"the source {shorten(config.spec)} has no usable row ({reasons or 'it is empty'})")
+        reasons = ", ".join(f"{reason}: {number}" for reason, number in loaded.counts.items() if number)
+        place = config.spec.get("path") or config.spec.get("hub") or config.spec["source"]
+        raise ValueError(f"{place} has no usable row ({reasons or 'it is empty'})")
     return Outcome(
         contract=Contract(convention=context.convention),
         counts=dict(loaded.counts),

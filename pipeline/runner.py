@@ -16,6 +16,7 @@ from data.contract import model_contract
 from pipeline import attempts
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig, dump
+from pipeline.fitness import check_fitness
 from pipeline.given import HashCache
 from pipeline.graph import PREFIX, descendants
 from pipeline.launcher import StepFailed, execute
@@ -136,7 +137,8 @@ def _checked(plan: Plan, todo: set[str], store: RunStore) -> dict[str, Artifact]
     """The given models on this disk. Raises ValueError for what is known to fail in a step of `todo`."""
     given = local_models(plan)
     check_contracts(plan, given, store)
-    preflight(plan.config, [state.node for state in plan.states if state.node.name in todo])
+    nodes = [state.node for state in plan.states if state.node.name in todo]
+    preflight(plan.config, nodes)
     return given
 
 
@@ -158,7 +160,9 @@ def _make_all(
             prepared = True  # data sets come first, and whether programs will run is seen in their rows
             nodes = [s.node for s in states]
             finished = {n: artifact.path for n, artifact in made.items() if artifact.kind is Kind.DATASET}
-            require_sandboxes(plan.config, nodes, [node for node in nodes if node.name in todo], finished)
+            making = [node for node in nodes if node.name in todo]
+            check_fitness(making, finished)
+            require_sandboxes(plan.config, nodes, making, finished)
         if name in todo:
             say(f"[{at + 1}/{len(states)}] {name}{_why(state)}")
             try:

@@ -51,8 +51,8 @@ def require(mode: str) -> None:
         raise ValueError(wrong)
     if mode == "weak":
         log.warning(
-            "sandbox: weak: programs share this machine's process table and kernel objects; where a model is not a toy, "
-            "prefer `sandbox: bubblewrap` (docs/sandbox.md)"
+            "sandbox: weak: programs share this machine's process table and kernel objects; "
+            "where a model is not a toy, prefer `sandbox: bubblewrap` (docs/sandbox.md)"
         )
     for name, ok, detail in lines:
         if not ok:

@@ -17,7 +17,7 @@ from data.artifact import Artifact, Kind
 from data.records import Row
 from data.template import CONVENTIONS
 from stages.inputs import rows_of
-from stages.rollout.options import SamplingConfig
+from stages.rollout.options import SamplingConfig, engine_preflight
 from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 from stages.training.arguments import supervised_preflight
 from stages.training.options import SupervisedConfig, check_supervised
@@ -113,6 +113,15 @@ def teacher_rows(
     return kept
 
 
+def preflight(config: DistillationConfig) -> None:
+    """Stage.preflight: TRL's arguments, and the engine that the teacher samples with."""
+    supervised_preflight(config)
+    try:
+        engine_preflight(config.teacher)
+    except ValueError as error:
+        raise ValueError(f"teacher.{error}") from None
+
+
 DISTILLATION = Stage(
     name="distillation",
     version=1,
@@ -128,5 +137,5 @@ DISTILLATION = Stage(
     run=run,
     check=check,
     mix=lambda config, wired: VERIFICATION if "teacher" in wired else (),
-    preflight=supervised_preflight,
+    preflight=preflight,
 )

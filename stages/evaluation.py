@@ -15,7 +15,7 @@ from stages.checkable import checkable
 from stages.inputs import rows_of
 from stages.measures import Result, measure, tally
 from stages.rollout.collect import collect, visible_prefill
-from stages.rollout.options import SamplingConfig
+from stages.rollout.options import SamplingConfig, engine_preflight
 from stages.scoring import Spec, complete, sample_of, score_samples
 from stages.stage import Context, Input, Inputs, Outcome, Stage
 
@@ -101,4 +101,5 @@ EVALUATION = Stage(
     makes=Kind.DATASET,
     run=run,
     mix=mix,
+    preflight=engine_preflight,
 )

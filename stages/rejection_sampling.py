@@ -18,7 +18,7 @@ from data.records import Row, with_unique_ids, write_rows
 from stages.checkable import checkable
 from stages.inputs import rows_of, wired
 from stages.rollout.collect import Drawn, collect, shard_seed, visible_prefill
-from stages.rollout.options import SamplingConfig
+from stages.rollout.options import SamplingConfig, engine_preflight
 from stages.scoring import Spec, complete, sample_of, score_samples
 from stages.selection import Candidate, Rules, edge_cases, select
 from stages.stage import Context, Input, Inputs, Metric, Outcome, Placement, Stage, StageConfig
@@ -181,4 +181,5 @@ REJECTION_SAMPLING = Stage(
     run=run,
     check=check,
     mix=mix,
+    preflight=engine_preflight,
 )

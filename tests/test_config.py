@@ -161,6 +161,8 @@ def test_overrides_reach_named_items_indices_and_new_keys(tmp_path: Path) -> Non
         ("{}", ["seed=[1"], "--set seed=[1:1: not YAML"),
         ("steps: 3", [], "c.yaml: steps: expected a list, got 3"),
         ("evaluate: 3", [], "c.yaml: evaluate: expected keys and values, got 3"),
+        ("models: {m: here}", [], "c.yaml: models.m: expected keys and values, got 'here'"),
+        ("prefill: 3", [], "c.yaml: prefill: input should be a valid boolean"),
         ("data: 3", [], "c.yaml: data: expected keys and values, got 3"),
         ("seed: x\nname: 3", [], "(and 1 more)"),
     ],

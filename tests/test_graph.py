@@ -142,6 +142,8 @@ def with_steps(*changes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
         (with_steps(("first", {"init_from": "second"})), "the inputs go in a circle: "),
         (with_steps(("first", {"init_from": "first"})), "the inputs go in a circle: first -> first"),
         (with_steps(("rows", {"stage": "toy_sample", "init_from": "base", "data_from": "rows"})), "already that of a"),
+        ({"steps": []}, "steps: there is none, so nothing would be made"),
+        ({"data": {"rows": {"source": ["records"]}}}, "data.rows: unknown source ['records']; did you mean 'records'?"),
         ({"steps": [*steps(), steps()[0]]}, "steps.first: the name is already that of a step"),
         ({"models": {"base": {"path": "m"}, "rows": {"path": "m"}}}, "data.rows: the name is already that of a model"),
         ({"data": {"rows": {"path": "x"}}}, "data.rows: the key 'source' is missing"),

@@ -202,7 +202,7 @@ def test_a_malformed_row_stops_the_run_before_any_training(tmp_path: Path) -> No
 def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
     file = project(tmp_path)
     (tmp_path / "rows.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="has no usable row"):
+    with pytest.raises(ValueError, match=r"^rows: \S+/rows.jsonl has no usable row \(it is empty\)$"):
         toy_run(file)
 
 

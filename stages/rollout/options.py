@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +15,12 @@ from stages.stage import StageConfig
 
 SHARE_BESIDE_TRAINER = 0.3
 """gpu_memory_utilization of a vLLM that shares its GPU with the trainer, unless told otherwise; TRL's value."""
+
+
+def engine_preflight(config: EngineConfig) -> None:
+    """Stage.preflight of the stages that sample: raise ValueError where the engine is not installed."""
+    if config.engine == "vllm" and "vllm" not in sys.modules and find_spec("vllm") is None:
+        raise ValueError("engine: vllm needs vLLM: pip install 'r1-pipeline[vllm]'")
 
 
 class EngineConfig(StageConfig):

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import fields
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any
 
+from stages.rollout.options import engine_preflight
 from stages.stage import Context
-from stages.training.options import TrainingConfig
+from stages.training.options import ReinforcementConfig, TrainingConfig
 
 RESERVED = ("output_dir", "save_strategy")
 """Arguments that the hand-off between steps depends on."""
@@ -126,10 +126,9 @@ def supervised_preflight(config: TrainingConfig) -> None:
     _preflight("SFTConfig", config)
 
 
-def reinforcement_preflight(config: TrainingConfig) -> None:
+def reinforcement_preflight(config: ReinforcementConfig) -> None:
     """Stage.preflight of the stages that GRPOTrainer trains."""
-    if getattr(config, "engine", "") == "vllm" and find_spec("vllm") is None:
-        raise ValueError("engine: vllm needs vLLM: pip install 'r1-pipeline[vllm]'")
+    engine_preflight(config)
     _preflight("GRPOConfig", config)
 
 

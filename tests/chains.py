@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+BAR = re.compile(r"[\w.: ]+:( +\d+%\|.*\||) *[\d.]+\w*(/[\d.]+\w*)? \[[\d:]+[^\]]*\] *")
+"""A progress bar, and nothing behind it."""
+
 CHECKPOINTS = ("cold_start", "sft_mix", "reasoning_rl", "sft_final", "general_rl", "distillation")
 
 
@@ -26,12 +30,23 @@ def environment() -> dict[str, str]:
 
 
 def run(config: Path, run_dir: Path, *overrides: str) -> tuple[dict[str, Any], str]:
-    """(summary.json, what was printed); fails the test where the run fails."""
+    """(summary.json, what was printed); fails the test where the run fails. `said` reads what went to stderr."""
     done = subprocess.run(
         command(config, run_dir, *overrides), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    _errors(run_dir).write_text(done.stderr)
     return json.loads((run_dir / "summary.json").read_text()), done.stdout
+
+
+def _errors(run_dir: Path) -> Path:
+    return run_dir.with_name(f"{run_dir.name}.stderr")
+
+
+def said(run_dir: Path) -> list[str]:
+    """What the last `run` said on stderr besides its progress bars."""
+    lines = re.split(r"[\r\n]+", _errors(run_dir).read_text())
+    return [line for line in lines if line.strip() and not BAR.fullmatch(line)]
 
 
 def kill_when(config: Path, run_dir: Path, reached: Callable[[], bool]) -> None:

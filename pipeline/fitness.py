@@ -5,15 +5,18 @@ Only columns and domains are looked at, and only in files that are read in a mom
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data.artifact import ROWS_NAME
+from data.mixing import quotas
 from data.records import read_rows
 from pipeline.messages import nearest
 from pipeline.step import Node
+from stages.sft_mix import SftMixConfig
 
 MOST_BYTES = 64 << 20
 """Size from which a file is left to `r1 check`."""
@@ -32,7 +35,8 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
 @dataclass(frozen=True, slots=True)
 class _Seen:
     rows: int
-    domains: frozenset[str]
+    domains: Counter[str]
+    """Rows by domain."""
     columns: frozenset[str]
 
 
@@ -53,21 +57,35 @@ def check_fitness(nodes: Sequence[Node], made: Mapping[str, Path]) -> None:
         whole = [found for source in sources if (found := looked[source]) is not None]
         if len(whole) < len(sources):
             continue
-        domains = frozenset().union(*(found.domains for found in whole))
+        domains = sum((found.domains for found in whole), Counter[str]())
         columns, said = NEEDED.get(node.stage.name, ((), ""))
         if columns and not any(found.columns.intersection(columns) for found in whole):
             total = sum(found.rows for found in whole)
             raise ValueError(f"{node.where}.data_from: none of {total} rows has {said}")
-        for phase in getattr(node.config, "phases", ()):
-            for domain, weight in phase.weights.items():
-                if weight > 0 and domain not in domains:
-                    line = f"{node.where}.phases.{phase.name}.weights: no row of the domain {domain!r}"
-                    raise ValueError(line + nearest(domain, domains))
+        if isinstance(node.config, SftMixConfig):
+            _check_mix(node.where, node.config, domains)
         for at, spec in enumerate(node.stage.mix(node.config, node.wired) if node.stage.mix else ()):
             _check_reward(f"{node.where}.rewards.{at}.domains", spec, domains)
 
 
-def _check_reward(where: str, spec: Mapping[str, Any], domains: frozenset[str]) -> None:
+def _check_mix(where: str, config: SftMixConfig, domains: Counter[str]) -> None:
+    """Every weighted domain has rows, and where none may be repeated, enough of them."""
+    for phase in config.phases:
+        for domain, weight in phase.weights.items():
+            if weight > 0 and domain not in domains:
+                line = f"{where}.phases.{phase.name}.weights: no row of the domain {domain!r}"
+                raise ValueError(line + nearest(domain, domains))
+        if phase.rows is None or phase.replay or config.repeat or config.by != "rows":
+            continue
+        for domain, wanted in quotas(phase.weights, phase.rows).items():
+            if wanted > domains[domain]:
+                raise ValueError(
+                    f"{where}.phases.{phase.name}: {domain!r} has {domains[domain]} rows, the mixture needs {wanted}; "
+                    "take fewer, lower its weight, or set repeat: true"
+                )
+
+
+def _check_reward(where: str, spec: Mapping[str, Any], domains: Counter[str]) -> None:
     """A reward for domains that nobody asked for may wait for other data; one whose name is nearly right is a slip."""
     for domain in spec.get("domains") or ():
         hint = nearest(str(domain), domains)
@@ -80,10 +98,10 @@ def _seen(file: Path) -> _Seen | None:
     if file.stat().st_size > MOST_BYTES:
         return None
     count = 0
-    domains: set[str] = set()
+    domains: Counter[str] = Counter()
     columns: set[str] = set()
     for row in read_rows(file):
         count += 1
-        domains.add(row["domain"])
+        domains[row["domain"]] += 1
         columns.update(name for name, value in row.items() if value is not None)
-    return _Seen(count, frozenset(domains), frozenset(columns))
+    return _Seen(count, domains, frozenset(columns))

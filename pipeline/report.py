@@ -86,7 +86,8 @@ def _stage_table(entries: Sequence[Entry]) -> list[list[str]]:
     for entry in shown:
         evaluation = f"{spent[entry['name']]:.1f}" if spent.get(entry["name"]) else ""
         cells = [cell(entry["metrics"].get(name)) for name in metrics]
-        rows.append([entry["name"], entry["status"], f"{entry['seconds']:.1f}", evaluation, *cells])
+        status = "given" if entry["stage"] == "given" else entry["status"]
+        rows.append([entry["name"], status, f"{entry['seconds']:.1f}", evaluation, *cells])
     return rows
 
 
@@ -108,7 +109,7 @@ def _markdown(config: RunConfig, summary: Mapping[str, Any], states: Sequence[St
         "Figures are held-out means with 95 % intervals.",
         _grid(_stage_table(entries)),
         "## Rows and other tallies",
-        _grid([["step", "count", "n"], *_tallies(states)]),
+        _grid([["step", "what", "number"], *_tallies(states)]),
         "## All metrics",
         _grid([["step", "metric", "value"], *_all_metrics(entries)]),
         "## Where the time went",
@@ -119,7 +120,9 @@ def _markdown(config: RunConfig, summary: Mapping[str, Any], states: Sequence[St
 
 def _tallies(states: Sequence[State]) -> list[list[str]]:
     found = [(state, state.record) for state in states if state.record]
-    return [[state.node.name, name, f"{count}"] for state, record in found for name, count in record.counts.items()]
+    return [
+        [state.node.name, name, f"{count}"] for state, record in found for name, count in record.counts.items() if count
+    ]
 
 
 def _all_metrics(entries: Sequence[Entry]) -> list[list[str]]:

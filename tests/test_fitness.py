@@ -48,6 +48,12 @@ def refused(folder: Path, stage: str, row: dict[str, Any], **keys: Any) -> str |
             "steps.s.phases.p.weights: no row of the domain 'maths'; did you mean 'math'?",
         ),
         (
+            "sft_mix",
+            {"completion": SAID},
+            {"phases": [{"name": "p", "weights": {"math": 1, "general": 1}, "rows": 6}]},
+            "steps.s.phases.p: 'math' has 1 rows, the mixture needs 3; take fewer, lower its weight, or set repeat: true",
+        ),
+        (
             "reasoning_rl",
             {"answer": "2"},
             {"rewards": [{"name": "correctness"}, {"name": "format", "domains": ["generl"]}]},
@@ -66,6 +72,8 @@ def test_refused(tmp_path: Path, stage: str, row: dict[str, Any], keys: dict[str
     [
         ("cold_start", {"completion": SAID}, {}),
         ("sft_mix", {"completion": SAID}, {"phases": PHASES}),
+        ("sft_mix", {"completion": SAID}, {"phases": [{**PHASES[0], "rows": 6}], "repeat": True}),
+        ("sft_mix", {"completion": SAID}, {"phases": [{**PHASES[0], "rows": 6}], "by": "tokens"}),
         ("preference_model", {"chosen": SAID, "rejected": SAID}, {}),
         ("reasoning_rl", {"answer": "2"}, {}),
         ("reasoning_rl", {"answer": "2"}, {"rewards": [{"name": "format", "domains": ["math", "code"]}]}),

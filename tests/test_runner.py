@@ -304,6 +304,8 @@ def test_summary_and_report(tmp_path: Path) -> None:
     report = (tmp_path / "run" / "report.md").read_text()
     assert "| keep | refused | 3 |" in report
     assert "| second | done |" in report
+    assert "| base | given | 0.0 |" in report, "nobody made it, so nobody reused it"
+    assert "| first | resumed_at |" not in report, "none of something is no news"
     toy_run(tmp_path / "toy.yaml")
     again = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert {entry["status"] for entry in again["steps"]} == {"reused"}

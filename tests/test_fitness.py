@@ -51,7 +51,7 @@ def refused(folder: Path, stage: str, row: dict[str, Any], **keys: Any) -> str |
             "sft_mix",
             {"completion": SAID},
             {"phases": [{"name": "p", "weights": {"math": 1, "general": 1}, "rows": 6}]},
-            "steps.s.phases.p: 'math' has 1 rows, the mixture needs 3; take fewer, lower its weight, or set repeat: true",
+            "steps.s.phases.p: 'math' has 1 rows, the mixture needs 3; take fewer, lower its weight, or set repeat",
         ),
         (
             "reasoning_rl",

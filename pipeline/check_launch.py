@@ -77,12 +77,13 @@ def trl(subject: Subject) -> Iterator[Finding]:
     """Names under `trl:` are arguments of TRL's trainer."""
     passed = 0
     for node in subject.steps:
-        if node.stage.preflight is not None:
+        given = getattr(node.config, "trl", ())
+        if node.stage.preflight is not None and given:
             try:
                 node.stage.preflight(node.config)
             except ValueError as error:
                 yield fail(f"{subject.where(node)}: {error}")
-            passed += len(getattr(node.config, "trl", ()))
+            passed += len(given)
     yield fine(f"{passed} arguments are passed on to TRL")
 
 

@@ -56,6 +56,8 @@ def validate(row: object, where: str) -> Row:
     for name in ("prompt", "completion", "chosen", "rejected"):
         if row.get(name) is not None:
             _check_messages(row[name], f"{where}: column {name!r}")
+            if name != "prompt" and row[name][-1]["role"] != "assistant":
+                raise ValueError(f"{where}: column {name!r} must end with what the assistant says")
     return row
 
 

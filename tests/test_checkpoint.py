@@ -178,3 +178,15 @@ def test_programs_are_measured_in_a_proven_sandbox_only(
     monkeypatch.setattr("rewards.sandbox.self_test", lambda mode: [("network refused", False, "connected")])
     assert main(["evaluate", str(checkpoint), "--data", str(tmp_path / "rows.jsonl"), "--sandbox", "weak"]) == 2
     assert "sandbox: weak does not hold here: network refused: connected" in capsys.readouterr().err
+
+
+def test_a_run_directory_is_no_checkpoint_and_says_where_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "artifacts").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert main(["chat", str(tmp_path / "run")]) == 2
+    folder = tmp_path / "run"
+    assert capsys.readouterr().err == (
+        f"r1: {folder} is a run directory: give one of the checkpoints in {folder}/artifacts\n"
+    )

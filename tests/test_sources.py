@@ -395,7 +395,7 @@ def test_records_keep_their_own_columns(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one.jsonl:1: the column 'prompt' is missing"):
         one(tmp_path, "records", {"id": "a"})
     for number in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"one.jsonl:1: column 'difficulty' must be a finite number, got (nan|inf)"):
+        with pytest.raises(ValueError, match=r"one.jsonl:1: column 'difficulty' must be a finite number, got"):
             one(tmp_path, "records", value | {"difficulty": number})
     with pytest.raises(ValueError, match=r"one.jsonl:1: column 'completion' must end with what the assistant says"):
         one(tmp_path, "records", value | {"completion": value["prompt"]})

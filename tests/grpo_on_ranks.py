@@ -30,8 +30,8 @@ def tiers() -> ReinforcementConfig:
 
 
 def without_kl() -> ReinforcementConfig:
-    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks. Learning is slow, so that what
-    one step rounds does not grow in the next."""
+    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks. Learning is slow, so that
+    what one step rounds does not grow in the next."""
     return config(prompts_per_step=8, updates_per_generation=1, steps=4, learning_rate=1e-4)
 
 

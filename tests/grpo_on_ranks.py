@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.stage import Context
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.kl import KLTier
 from stages.training.options import ReinforcementConfig
+from stages.training.progress import History
+from stages.training.sentries import SentryConfig
+from stages.training.watch import SentryStop, Watch
 from tests.tiny_grpo import config, reward, train
 
 TIERS = (KLTier(domains=("math",), beta=0.2, target=0.03), KLTier(domains=("code",), beta=0.0))
@@ -65,6 +69,18 @@ def now_and_then(prompts: Any, completion_ids: Any, **columns: Any) -> list[floa
     return paid if now_and_then.calls % 2 else [1.0 for _ in paid]  # type: ignore[attr-defined]
 
 
+def stopped(folder: Path) -> str:
+    """What the stop of a sentry says; only the first rank reads the figures."""
+    context = Context(seed=1, convention="none", work=folder, name="rl")
+    settings = {"zero_variance": SentryConfig(action="stop", window=2)}
+    callbacks = [History(folder / "history.jsonl"), Watch(settings, context)]
+    try:
+        train(folder, without_kl(), processes=2, paid=lambda prompts, **_: [1.0] * len(prompts), callbacks=callbacks)
+    except SentryStop as stop:
+        return str(stop)
+    return ""
+
+
 now_and_then.calls = 0  # type: ignore[attr-defined]
 
 
@@ -75,12 +91,13 @@ def main() -> None:
 
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    found = {}
+    found: dict[str, Any] = {}
     gradients, trainer = train(folder, without_kl(), processes=2, paid=now_and_then)
     found["now_and_then"] = summary(trainer, gradients)
     for make in (tiers, without_kl, resampled, with_curriculum):
         gradients, trainer = train(folder, make(), processes=2, paid=Recorded())
         found[make.__name__] = summary(trainer, gradients)
+    found["stopped"] = stopped(folder)
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

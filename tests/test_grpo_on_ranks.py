@@ -34,6 +34,9 @@ def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    said = [rank.pop("stopped") for rank in (first, second)]
+    assert said[0] == said[1], "all ranks stop, and none waits for another"
+    assert said[0].startswith("sentry zero_variance, step 2: share of groups with equal rewards 1 over steps 1 to 2")
     for name, found in first.items():
         assert found["kl"] == second[name]["kl"], name
         assert found["curriculum"] == second[name]["curriculum"], name

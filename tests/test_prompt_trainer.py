@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+import rewards
+from stages.stage import Context
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.grpo import train_grpo
 from stages.training.kl import KLTier
 from tests.tiny_grpo import GROUP, ROWS, config, furthest, reward, train
 from tests.tiny_model import one_thread  # noqa: F401
@@ -178,3 +181,11 @@ def test_prompts_go_on_in_the_order_of_the_unbroken_run(
     assert len(rest) == 3
     for one, other in zip(whole[checkpoint:], rest, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_curriculum_over_rows_without_any_difficulty_is_refused(tmp_path: Path) -> None:
+    keys = config(prompts_per_step=2, curriculum=CurriculumConfig(), probe=None)
+    rows: Any = [{key: value for key, value in row.items() if key != "difficulty"} for row in ROWS]
+    context = Context(seed=0, convention="none", work=tmp_path)
+    with pytest.raises(ValueError, match="curriculum: no row has a difficulty"):
+        train_grpo(keys, rows, rewards.build([{"name": "format"}]), tmp_path, tmp_path, context, {})

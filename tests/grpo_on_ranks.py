@@ -63,7 +63,9 @@ def summary(trainer: Any, gradients: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def now_and_then(prompts: Any, completion_ids: Any, **columns: Any) -> list[float]:
-    """Nothing to learn from in every second call."""
+    """Nothing to learn from in every second call; half of the second rank's programs run for ever."""
+    if os.environ["RANK"] == "1":
+        columns["log_metric"]("status/mine/timeout", 0.5)
     now_and_then.calls += 1  # type: ignore[attr-defined]
     paid = reward(prompts, completion_ids, **columns)
     return paid if now_and_then.calls % 2 else [1.0 for _ in paid]  # type: ignore[attr-defined]

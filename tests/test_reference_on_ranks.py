@@ -1,4 +1,4 @@
-"""Where ranks share a model out, its reference is replaced and comes back after a kill as on one process."""
+"""Where several ranks train, sharing the model out or not, its reference is replaced and comes back after a kill."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.tiny_model import save_checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["zero3", "fsdp2"])
-def test_a_reference_that_is_shared_out_is_reset_and_resumed(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("way", ["zero3", "fsdp2", "multi_gpu"])
+def test_a_reference_on_several_ranks_is_reset_and_resumed(tmp_path: Path, way: str) -> None:
     for kind in KINDS:
         save_checkpoint(tmp_path / kind / "base")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{way}.yaml"]

@@ -121,8 +121,8 @@ class TRLReward:
             if log_extra is not None:
                 log_extra(f"score/{name}", scores)
             if log_metric is not None:
-                if known:
-                    log_metric(f"score/{name}", sum(known) / len(known))
+                for score in known:  # one by one: processes, whose shares differ, then have one mean over all
+                    log_metric(f"score/{name}", score)
                 # Also where it is 0: TRL averages over the processes that log a figure.
                 log_metric(f"unjudged/{name}", unjudged_share(self.breakdowns, name))
                 for status, share in status_shares(self.breakdowns, name).items():

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.stage import Context
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.kl import KLTier
 from stages.training.options import ReinforcementConfig
+from stages.training.progress import History
+from stages.training.sentries import SentryConfig
+from stages.training.watch import SentryStop, Watch
 from tests.tiny_grpo import config, reward, train
 
 TIERS = (KLTier(domains=("math",), beta=0.2, target=0.03), KLTier(domains=("code",), beta=0.0))
@@ -30,10 +34,8 @@ def tiers() -> ReinforcementConfig:
 
 
 def without_kl() -> ReinforcementConfig:
-    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks.
-
-    Learning is slow, so that what one step rounds does not grow in the next.
-    """
+    """No KL: rows without advantage have no gradient, and are shared evenly by the ranks. Learning is slow, so that
+    what one step rounds does not grow in the next."""
     return config(prompts_per_step=8, updates_per_generation=1, steps=4, learning_rate=1e-4)
 
 
@@ -61,10 +63,24 @@ def summary(trainer: Any, gradients: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def now_and_then(prompts: Any, completion_ids: Any, **columns: Any) -> list[float]:
-    """Nothing to learn from in every second call."""
+    """Nothing to learn from in every second call; half of the second rank's programs run for ever."""
+    if os.environ["RANK"] == "1":
+        columns["log_metric"]("status/mine/timeout", 0.5)
     now_and_then.calls += 1  # type: ignore[attr-defined]
     paid = reward(prompts, completion_ids, **columns)
     return paid if now_and_then.calls % 2 else [1.0 for _ in paid]  # type: ignore[attr-defined]
+
+
+def stopped(folder: Path) -> str:
+    """What the stop of a sentry says; only the first rank reads the figures."""
+    context = Context(seed=1, convention="none", work=folder, name="rl")
+    settings = {"zero_variance": SentryConfig(action="stop", window=2)}
+    callbacks = [History(folder / "history.jsonl"), Watch(settings, context)]
+    try:
+        train(folder, without_kl(), processes=2, paid=lambda prompts, **_: [1.0] * len(prompts), callbacks=callbacks)
+    except SentryStop as stop:
+        return str(stop)
+    return ""
 
 
 now_and_then.calls = 0  # type: ignore[attr-defined]
@@ -77,12 +93,13 @@ def main() -> None:
 
     torch.set_num_threads(1)
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    found = {}
+    found: dict[str, Any] = {}
     gradients, trainer = train(folder, without_kl(), processes=2, paid=now_and_then)
     found["now_and_then"] = summary(trainer, gradients)
     for make in (tiers, without_kl, resampled, with_curriculum):
         gradients, trainer = train(folder, make(), processes=2, paid=Recorded())
         found[make.__name__] = summary(trainer, gradients)
+    found["stopped"] = stopped(folder)
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 

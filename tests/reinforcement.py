@@ -24,11 +24,14 @@ SMALL: dict[str, Any] = {
 }
 
 
-def reinforce(folder: Path, count: int = 40, checkpoint_steps: int = 100, **config: Any) -> Outcome:
-    """Train in `folder`, going on where an interrupted run in it stopped."""
+def reinforce(
+    folder: Path, count: int = 40, checkpoint_steps: int = 100, domain: str | None = None, **config: Any
+) -> Outcome:
+    """Train in `folder`, going on where an interrupted run in it stopped. `domain` leaves the other rows out."""
     for name in ("data", "out", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "data" / ROWS_NAME, rows("rl", count))
+    asked = [row for row in rows("rl", count) if domain in (None, row["domain"])]
+    write_rows(folder / "data" / ROWS_NAME, asked)
     data = Artifact(kind=Kind.DATASET, path=folder / "data", fingerprint="rl", name="rl")
     context = Context(
         seed=3,

@@ -92,6 +92,16 @@ def test_the_breakdown_is_logged_per_reward() -> None:
     assert reward.breakdowns[0].scores == {"accuracy": 1.0, "format": 1.0}
 
 
+def test_a_mean_is_over_all_completions_however_processes_share_them() -> None:
+    """TRL averages what was logged, over processes too."""
+    logged: list[tuple[str, float]] = []
+    reward = as_trl(rewards.build([{"name": "accuracy"}]), "think_answer")
+    for answers in (["19", "20"], ["20", ""]):
+        reward(**{**columns(), "answer": answers}, log_metric=lambda name, value: logged.append((name, value)))
+    scores = [value for name, value in logged if name == "score/accuracy"]
+    assert sum(scores) / len(scores) == pytest.approx(1 / 3)
+
+
 def test_one_reward_alone_is_adapted_under_its_name() -> None:
     reward = pickle.loads(pickle.dumps(as_trl(rewards.REWARDS["accuracy"](), "think_answer")))
     assert reward.__name__ == "accuracy"

@@ -144,3 +144,24 @@ def test_skipping_and_bucketing_leave_the_gradient_of_stock_trl(tmp_path, loss_t
     assert stock.keys() == ours.keys()
     for name, gradient in stock.items():
         assert float((gradient - ours[name]).norm() / gradient.norm()) < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("off", ["skip_without_gradient", "length_bucketing"])
+def test_each_of_the_two_can_be_turned_off_and_changes_no_gradient(tmp_path, off):
+    from tests.tiny_grpo import config, furthest, train
+
+    keys = {"prompts_per_step": 12, "updates_per_generation": 1, "steps": 1}
+    both, on = train(tmp_path, config(**keys))
+    one, without = train(tmp_path, config(**keys, **{off: False}))
+    assert furthest(one, both) < 1e-5
+    if off == "skip_without_gradient":
+        skipped = [trainer.state.log_history[0]["skipped_micro_batches"] for trainer in (on, without)]
+        assert skipped == [0.25, 0]
+    else:
+        assert padding(without) > padding(on)
+
+
+def padding(trainer):
+    """Completion positions of the last round that hold no token."""
+    return sum(int((1 - micro["completion_mask"]).sum()) for micro in trainer._buffered_inputs)

@@ -42,3 +42,9 @@ def test_rows_counts_usable_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "rows_used": 5,
         "sequences": 5,
     }
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    context = Context(seed=0, convention="none", work=tmp_path)
+    with pytest.raises(ValueError, match="there is no row to train on; see the counts of unusable rows"):
+        stages.training.sft.train_sft(ColdStartConfig(learning_rate=1e-3), [], tmp_path, tmp_path, context, {})

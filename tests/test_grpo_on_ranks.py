@@ -34,6 +34,9 @@ def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    said = [rank.pop("stopped") for rank in (first, second)]
+    assert said[0] == said[1], "all ranks stop, and none waits for another"
+    assert said[0].startswith("sentry zero_variance, step 2: share of groups with equal rewards 1 over steps 1 to 2")
     for name, found in first.items():
         assert found["kl"] == second[name]["kl"], name
         assert found["curriculum"] == second[name]["curriculum"], name
@@ -46,6 +49,8 @@ def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
     # A step that is skipped whole leaves no gradient and no rank waiting; the next ones go on.
     norms = [sum(step.values()) for step in first["now_and_then"]["gradients"]]
     assert [norm > 0 for norm in norms] == [True, False, True, False]
+    shares = [line["status/mine/timeout"] for line in first["now_and_then"]["log"]]
+    assert shares == [0.25] * 4, "of all completions, not of those of ranks where it happened"
     for line in first["without_kl"]["log"]:
         alike = round(line["frac_reward_zero_std"] * 8)  # of eight groups, each of the size of a micro-batch
         assert line["skipped_micro_batches"] == (alike // 2) / 4

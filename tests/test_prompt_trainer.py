@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+import rewards
+from stages.stage import Context
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.grpo import train_grpo
 from stages.training.kl import KLTier
 from tests.tiny_grpo import GROUP, ROWS, config, furthest, reward, train
 from tests.tiny_model import one_thread  # noqa: F401
@@ -163,12 +166,26 @@ def test_further_completions_of_the_same_prompt_are_others(tmp_path: Path, monke
     assert completions[1] != completions[2]
 
 
-@pytest.mark.parametrize(("updates", "checkpoint"), [(1, 4), (1, 6), (3, 9)])
-def test_prompts_go_on_in_the_order_of_the_unbroken_run(tmp_path: Path, updates: int, checkpoint: int) -> None:
-    """Two rounds are an epoch. With three updates a round, checkpoints move to the ends of rounds."""
-    keys = config(prompts_per_step=6, updates_per_generation=updates, steps=checkpoint + 3, beta=0.1)
+@pytest.mark.parametrize(("updates", "iterations", "checkpoint"), [(1, 1, 4), (1, 1, 6), (3, 1, 9), (3, 2, 6)])
+def test_prompts_go_on_in_the_order_of_the_unbroken_run(
+    tmp_path: Path, updates: int, iterations: int, checkpoint: int
+) -> None:
+    """Two rounds are an epoch. With several updates a round, checkpoints move to the ends of rounds."""
+    trl = {"num_iterations": iterations}
+    keys = config(prompts_per_step=6, updates_per_generation=updates, steps=checkpoint + 3, beta=0.1, trl=trl)
     whole, _ = train(tmp_path, keys)
+    for made in (tmp_path / "trainer").glob("checkpoint-*"):
+        step = int(made.name.rpartition("-")[2])
+        assert step % (updates * iterations) == 0 or step == checkpoint + 3, "between rounds of sampling, or the last"
     rest, _ = train(tmp_path, keys, resume=str(tmp_path / "trainer" / f"checkpoint-{checkpoint}"))
     assert len(rest) == 3
     for one, other in zip(whole[checkpoint:], rest, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_curriculum_over_rows_without_any_difficulty_is_refused(tmp_path: Path) -> None:
+    keys = config(prompts_per_step=2, curriculum=CurriculumConfig(), probe=None)
+    rows: Any = [{key: value for key, value in row.items() if key != "difficulty"} for row in ROWS]
+    context = Context(seed=0, convention="none", work=tmp_path)
+    with pytest.raises(ValueError, match="curriculum: no row has a difficulty"):
+        train_grpo(keys, rows, rewards.build([{"name": "format"}]), tmp_path, tmp_path, context, {})

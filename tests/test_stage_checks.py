@@ -106,6 +106,10 @@ def one_step(folder: Path, stage: str, **keys: Any) -> Path:
             "an engine in process has one device; tensor_parallel_size belongs to servers",
         ),
         ("reasoning_rl", {"trl": {"use_vllm": True}}, "trl.use_vllm would start a second vLLM"),
+        ("reasoning_rl", {"trl": {"min_p": 0.1}}, "trl.min_p would change nothing: the engines here sample"),
+        ("general_rl", {"trl": {"repetition_penalty": 1.1}}, "trl.repetition_penalty would change nothing"),
+        ("reasoning_rl", {"trl": {"generation_kwargs": {"top_k": 5}}}, "trl.generation_kwargs would change nothing"),
+        ("reasoning_rl", {"trl": {"vllm_mode": "server"}}, "trl.vllm_mode would change nothing"),
         ("reasoning_rl", {"canary": {"tolerance": 0}}, "canary"),
     ],
 )
@@ -128,6 +132,9 @@ def test_what_fits_passes(tmp_path: Path) -> None:
         engine="vllm",
         engine_options={"tensor_parallel_size": 2},
     )
+    assert build(load(file), STAGES, file)
+    trl = {"min_p": 0, "repetition_penalty": 1.0, "vllm_importance_sampling_mode": "sequence_mask", "top_k": 20}
+    file = one_step(tmp_path, "reasoning_rl", trl=trl)
     assert build(load(file), STAGES, file)
 
 

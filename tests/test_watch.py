@@ -12,8 +12,11 @@ from safetensors.torch import load_file
 
 from pipeline import cli
 from stages import STAGES
+from stages.rollout.engine import Completion
+from stages.rollout.transformers_engine import TransformersEngine
 from stages.stage import Outcome
 from tests.reinforcement import SMALL, lines, reinforce, user_reward
+from tests.test_second_sampler import shifted
 from tests.tiny_model import one_thread  # noqa: F401
 
 SOON = {name: {"window": 3} for name in ("verifier_errors", "zero_variance", "truncation", "entropy", "kl")}
@@ -34,6 +37,40 @@ def test_a_reward_that_fails_is_told_from_wrong_answers(tmp_path: Path, capfd: p
     assert len(told) == 1, "once an episode"
     assert "rl: sentry verifier_errors, step 3: share of completions that a reward could not judge 1 over" in told[0]
     assert "try the reward with r1 score" in told[0]
+
+
+def test_programs_that_run_for_ever_are_told_from_wrong_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, "<think>x</think>\n<answer>\n```python\nwhile True: pass\n```\n</answer>")
+    keys: dict[str, Any] = {"steps": 3, "prompts_per_step": 2, "num_generations": 2, "max_completion_tokens": 64}
+    keys |= {"domain": "code", "sentries": {"verifier_timeouts": {"window": 3}}}
+    slow = reinforce(tmp_path / "slow", rewards=[{"name": "program", "timeout": 0.2}], **keys)
+    assert alerts(slow) == {"verifier_timeouts"}
+    [alert] = lines(tmp_path / "slow" / "out" / "alerts.jsonl")
+    assert alert["seen"] == "share of completions whose check was cut off 1 over steps 1 to 3, above 0.1"
+    says(monkeypatch, "<think>x</think>\n<answer>\n```python\npass\n```\n</answer>")
+    wrong = reinforce(tmp_path / "wrong", rewards=[{"name": "program", "timeout": 5}], **keys)
+    assert alerts(wrong) == set()
+
+
+def says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The policy answers every prompt with `text`."""
+
+    def generate(self: Any, prompts: Any, sampling: Any) -> Any:
+        ids = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+        said = Completion(token_ids=ids, text=text, finished=True, logprobs=[0.0] * len(ids))
+        return [[said] * sampling.n for _ in prompts]
+
+    monkeypatch.setattr(TransformersEngine, "generate", generate)
+
+
+def test_a_sampler_that_parts_from_the_trainer_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: dict[str, Any] = {"engine_options": {"separate": True}, "sentries": {"sampler_gap": {"window": 3}}}
+    assert "sampler_gap" not in alerts(reinforce(tmp_path / "healthy", **keys))
+    shifted(monkeypatch, 1.2)
+    assert "sampler_gap" in alerts(reinforce(tmp_path / "shifted", **keys))
+    [alert] = [a for a in lines(tmp_path / "shifted" / "out" / "alerts.jsonl") if a["sentry"] == "sampler_gap"]
+    assert alert["step"] == 3
+    assert "between sampler and trainer 0.182 over steps 1 to 3, above 0.1" in alert["seen"]
 
 
 def test_equal_rewards_cut_completions_and_no_success(tmp_path: Path) -> None:

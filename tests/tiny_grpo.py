@@ -41,7 +41,7 @@ def fixed(ids: tuple[int, ...], number: int, limit: int) -> list[int]:
     return [*(chance.randrange(2, 40) for _ in range(chance.randrange(1, limit))), 0]
 
 
-def train(
+def build(
     folder: Path,
     config: ReinforcementConfig,
     stock: Mapping[str, Any] | None = None,
@@ -49,12 +49,11 @@ def train(
     sampled: bool = False,
     drift: float = 0.02,
     callbacks: Any = (),
-    resume: str | None = None,
     paid: Any = reward,
     processes: int = 1,
-) -> tuple[list[dict[str, Any]], Any]:
-    """(gradients of each optimiser step, trainer). With `stock`, stock TRL with these arguments of GRPOConfig over
-    those that `config` gives. `drift` moves the policy away from its reference before the first step; `sampled` takes
+) -> Any:
+    """A trainer. With `stock`, stock TRL with these arguments of GRPOConfig over those that `config` gives. `drift`
+    moves the policy away from its reference before the first step, 0 leaves it as single precision; `sampled` takes
     completions from the policy instead of fixed ones."""
     import torch
     from datasets import Dataset
@@ -88,11 +87,13 @@ def train(
     columns = prompt_columns(ROWS)
     if config.kl_tiers:
         columns[KL_TIER] = tier_numbers(config.kl_tiers, ROWS)
-    model = load_policy(folder / "base").double()  # in single precision, the order of sums hides small gradients
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.add_(drift * torch.randn_like(parameter))
+    model = load_policy(folder / "base")
+    if drift:
+        model = model.double()  # in single precision, the order of sums hides small gradients
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            for parameter in model.parameters():
+                parameter.add_(drift * torch.randn_like(parameter))
     trainer = kind(
         model=model,
         reward_funcs=[paid],
@@ -104,6 +105,12 @@ def train(
         **({"options": config} if stock is None else {}),
     )
     trainer.generation_config.eos_token_id = build_model().generation_config.eos_token_id
+    return trainer
+
+
+def train(*args: Any, resume: str | None = None, **keys: Any) -> tuple[list[dict[str, Any]], Any]:
+    """(gradients of each optimiser step, trainer) of a trainer that `build` makes of the other arguments."""
+    trainer = build(*args, **keys)
     found: list[dict[str, Any]] = []
 
     def keep(*_: Any, **__: Any) -> None:

@@ -142,9 +142,10 @@ def train_grpo(
 def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, Any]:
     _, accumulate = accumulation(config.update_batch, config.micro_batch_size, context.placement.processes)
     updates = config.updates_per_generation
+    round_steps = updates * int(config.trl.get("num_iterations", 1))
     return {
         # Checkpoints lie between rounds of sampling: a round that is resumed inside would be sampled again.
-        "save_steps": -(-context.placement.checkpoint_steps // updates) * updates,
+        "save_steps": -(-context.placement.checkpoint_steps // round_steps) * round_steps,
         "num_generations": config.num_generations,
         "steps_per_generation": accumulate * updates,
         "max_completion_length": config.max_completion_tokens,

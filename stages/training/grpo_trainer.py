@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from stages.training.balance import balanced
 from stages.training.batching import SKIP, Batch, micro_batches
@@ -88,4 +89,12 @@ class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
         began = time.perf_counter()
         rewards = super()._calculate_rewards(*args, **kwargs)
         self.seconds["scoring"] += time.perf_counter() - began
+        self._agree_on_statuses()
         return rewards
+
+    def _agree_on_statuses(self) -> None:
+        """A status that only some processes met is a share of all completions: TRL averages over those that log it."""
+        if self.accelerator.num_processes > 1:
+            met = [name for name in self._pending_metrics if name.startswith("status/")]
+            for name in sorted(set(gather_object(met)).difference(met)):
+                self._pending_metrics[name].append(0.0)

@@ -97,6 +97,17 @@ SAMPLER_OPTIONS: Mapping[str, tuple[str, ...]] = {
 """Keys of `engine_options` that only training has, beside those of every stage that samples."""
 
 
+NOT_OURS: Mapping[str, tuple[Any, ...]] = {
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "generation_kwargs": (None, {}),
+    "cache_implementation": (None,),
+    "use_transformers_paged": (None, False),
+    "use_transformers_continuous_batching": (None, False),
+}
+"""Arguments of TRL's own sampling to the values that ask for nothing: the engines here know none of them."""
+
+
 class CanaryConfig(StageConfig):
     """Compare sampler and trainer on fixed tokens after a weight sync; a gap stops the run."""
 
@@ -226,6 +237,10 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
                 )
         if self.trl.get("use_vllm"):
             raise ValueError("trl.use_vllm would start a second vLLM beside the engines here; write engine: vllm")
+        for name, value in self.trl.items():
+            of_vllm = name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")
+            if of_vllm or (name in NOT_OURS and value not in NOT_OURS[name]):
+                raise ValueError(f"trl.{name} would change nothing: the engines here sample, and not TRL's own")
         if (way := self.engine_options.get("weight_sync", "disk")) not in get_args(WeightSync):
             raise ValueError(f"engine_options: weight_sync is {' or '.join(get_args(WeightSync))}, not {way!r}")
         return self

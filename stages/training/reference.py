@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from stages.training.options import ReinforcementConfig
+from stages.training.whole import copy_onto, restore, whole_state
 
 REFERENCE = "reference.pt"
 """Weights of the KL reference inside a trainer checkpoint, where it is replaced now and then."""
@@ -42,23 +43,26 @@ class ReferenceTrainer(GRPOTrainer):
     def reset_reference(self) -> None:
         """Copy the policy's adapters into the reference's."""
         policy = self.accelerator.unwrap_model(self.model)
-        state = get_peft_model_state_dict(policy, adapter_name=policy.active_adapter)
-        set_peft_model_state_dict(policy, {name: value.clone() for name, value in state.items()}, adapter_name=ADAPTER)
-        for name, parameter in policy.named_parameters():
-            if f".{ADAPTER}." in name:
-                parameter.requires_grad_(False)
+        reference = adapters(policy, ADAPTER)
+        copy_onto(adapters(policy, policy.active_adapter), reference)
+        for parameter in reference.values():
+            parameter.requires_grad_(False)
 
-    def reference_state(self) -> dict[str, torch.Tensor] | None:
-        """Weights of a reference that moves, or None."""
+    def moving_reference(self) -> dict[str, Any]:
+        """Parameters of a reference that is replaced now and then, by name; none where it stays."""
         if self.reference_adapter:
-            return get_peft_model_state_dict(self.accelerator.unwrap_model(self.model), adapter_name=ADAPTER)
+            return adapters(self.accelerator.unwrap_model(self.model), ADAPTER)
         if self.args.sync_ref_model and self.ref_model is not None:
-            return self.accelerator.unwrap_model(self.ref_model).state_dict()
-        return None
+            return dict(self.accelerator.unwrap_model(self.ref_model).named_parameters())
+        return {}
+
+    def reference_state(self) -> dict[str, torch.Tensor]:
+        """Whole weights of a reference that moves, on the ranks that save; called on every rank."""
+        return whole_state(self.moving_reference(), keep=self.args.should_save)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.args.should_save and (state := self.reference_state()) is not None:
+        if state := self.reference_state():
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             torch.save(state, folder / REFERENCE)
             # A resuming Trainer that finds adapters in a subfolder loads these only, and not the policy's.
@@ -66,13 +70,21 @@ class ReferenceTrainer(GRPOTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None or not (saved := Path(checkpoint) / REFERENCE).exists():
+        if checkpoint is None or not (reference := self.moving_reference()):
             return
-        state = torch.load(saved, map_location="cpu", weights_only=True)
-        if self.reference_adapter:
-            set_peft_model_state_dict(self.accelerator.unwrap_model(self.model), state, adapter_name=ADAPTER)
-        else:
-            self.accelerator.unwrap_model(self.ref_model).load_state_dict(state)
+        saved = Path(checkpoint) / REFERENCE
+        first = self.accelerator.is_main_process
+        restore(reference, torch.load(saved, map_location="cpu", weights_only=True) if first else None)
+
+
+def adapters(policy: Any, name: str) -> dict[str, Any]:
+    """Parameters of one set of adapters, under names in which the set's own does not occur."""
+    found = {}
+    for path, parameter in policy.named_parameters():
+        before, mine, after = f"{path}.".partition(f".{name}.")
+        if mine:
+            found[f"{before}.{after}".removesuffix(".")] = parameter
+    return found
 
 
 class _Reset(TrainerCallback):

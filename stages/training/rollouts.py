@@ -90,8 +90,8 @@ class EngineRollouts:
             sampling = Sampling(
                 max_tokens=self.max_completion_length,
                 temperature=self.args.temperature,
-                top_p=self.args.top_p,
-                top_k=self.args.top_k,
+                top_p=1.0 if self.args.top_p is None else self.args.top_p,
+                top_k=max(0, self.args.top_k or 0),  # TRL lets None and -1 stand for off too
                 n=size,
                 seed=int(seed, 16) + size,
                 first_prompt=first,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.training.options import ReinforcementConfig
 
-OFF: dict[str, tuple[float | None, ...]] = {"top_p": (1, None), "top_k": (0, -1, None), "min_p": (0, None)}
+OFF: dict[str, tuple[float | None, ...]] = {"top_p": (1, None), "top_k": (0, -1, None)}
 """Sampling option to the values that cut nothing."""
 
 

@@ -1,0 +1,53 @@
+"""What test_reference_on_ranks.py runs on each rank: `python -m tests.reference_on_ranks FOLDER`, under
+`accelerate launch` with a model that is shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from stages.training.options import LoRA, ReinforcementConfig
+from tests.tiny_grpo import build, config
+
+KINDS: dict[str, dict[str, Any]] = {"full": {}, "adapters": {"lora": LoRA(rank=2)}}
+STEPS, RESET, RESUMED = 6, 3, 4
+
+
+def keys(kind: str) -> ReinforcementConfig:
+    """The reference is replaced after the third step; the checkpoint after the fourth holds the new one."""
+    return config(
+        beta=0.3,
+        reference_reset_steps=RESET,
+        steps=STEPS,
+        updates_per_generation=1,
+        prompts_per_step=4,
+        learning_rate=1e-2,
+        **KINDS[kind],
+    )
+
+
+def run(folder: Path, kind: str, processes: int, resume: bool) -> dict[str, Any]:
+    """The KL that was logged at each step, and what the reference is in the end, in figures."""
+    trainer = build(folder, keys(kind), drift=0.0, processes=processes)
+    checkpoint = folder / "trainer" / f"checkpoint-{RESUMED}"
+    trainer.train(resume_from_checkpoint=str(checkpoint) if resume else None)
+    return {
+        "kl": [line["kl"] for line in trainer.state.log_history if "kl" in line],
+        "reference": {name: [float(w.sum()), float(w.norm())] for name, w in trainer.reference_state().items()},
+    }
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    folder, rank, ranks = Path(sys.argv[1]), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+    found = {kind: [run(folder / kind, kind, ranks, resume) for resume in (False, True)] for kind in KINDS}
+    (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

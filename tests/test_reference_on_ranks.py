@@ -1,0 +1,42 @@
+"""Where several ranks train, sharing the model out or not, its reference is replaced and comes back after a kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chains import ROOT, environment
+from tests.reference_on_ranks import KINDS, RESET
+from tests.tiny_model import save_checkpoint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["zero3", "fsdp2", "multi_gpu"])
+def test_a_reference_on_several_ranks_is_reset_and_resumed(tmp_path: Path, way: str) -> None:
+    for kind in KINDS:
+        save_checkpoint(tmp_path / kind / "base")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{way}.yaml"]
+    done = subprocess.run(
+        [*launch, "--num_processes", "2", "--main_process_port", "0", "-m", "tests.reference_on_ranks", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    for kind in KINDS:
+        whole, resumed = found[kind]
+        # Right after the reset the policy is its own reference, and then it leaves it.
+        assert whole["kl"][RESET] == pytest.approx(0, abs=1e-6), kind
+        assert min(whole["kl"][RESET - 1], whole["kl"][RESET + 1]) > 1e-3, kind
+        assert resumed["kl"] == whole["kl"], kind
+        assert resumed["reference"] == whole["reference"], kind
+        assert any(norm > 0 for _, norm in whole["reference"].values()), kind
+        assert other[kind][0]["reference"] == {}, "one copy is enough"

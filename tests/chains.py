@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +73,20 @@ def artifact(run_dir: Path, step: str) -> Path:
     found = [path for path in found if path.name.rpartition("-")[0] == step]
     assert len(found) == 1, found
     return found[0]
+
+
+def on_two_ranks(launcher: Sequence[str], module: str, folder: Path) -> tuple[Any, Any]:
+    """What two ranks of `module`, started by the module `launcher` with its options, leave as rank0.json and rank1.json
+    in `folder`; fails the test where one of them fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", module, str(folder)],
+        cwd=ROOT,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    return first, second

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chains import ROOT, environment
+from tests.chains import on_two_ranks
 from tests.grpo_on_ranks import summary, tiers, without_kl
 from tests.tiny_grpo import train
 from tests.tiny_model import one_thread  # noqa: F401
@@ -22,18 +19,8 @@ def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
     for make in (tiers, without_kl):
         gradients, trainer = train(tmp_path, make())
         alone[make.__name__] = summary(trainer, gradients)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.grpo_on_ranks", str(tmp_path)],
-        cwd=ROOT,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    first, second = on_two_ranks(torchrun, "tests.grpo_on_ranks", tmp_path)
     said = [rank.pop("stopped") for rank in (first, second)]
     assert said[0] == said[1], "all ranks stop, and none waits for another"
     assert said[0].startswith("sentry zero_variance, step 2: share of groups with equal rewards 1 over steps 1 to 2")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.chains import ROOT, environment
+from tests.chains import on_two_ranks
 from tests.reference_on_ranks import KINDS, RESET
 from tests.tiny_model import save_checkpoint
 
@@ -19,18 +16,9 @@ from tests.tiny_model import save_checkpoint
 def test_a_reference_on_several_ranks_is_reset_and_resumed(tmp_path: Path, way: str) -> None:
     for kind in KINDS:
         save_checkpoint(tmp_path / kind / "base")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{way}.yaml"]
-    done = subprocess.run(
-        [*launch, "--num_processes", "2", "--main_process_port", "0", "-m", "tests.reference_on_ranks", str(tmp_path)],
-        cwd=ROOT,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    config = f"configs/accelerate/{way}.yaml"
+    launch = ["accelerate.commands.launch", "--config_file", config, "--num_processes", "2", "--main_process_port", "0"]
+    found, other = on_two_ranks(launch, "tests.reference_on_ranks", tmp_path)
     for kind in KINDS:
         whole, resumed = found[kind]
         # Right after the reset the policy is its own reference, and then it leaves it.

@@ -12,6 +12,7 @@ import pytest
 
 from data.artifact import ROWS_NAME
 from data.records import read_json_lines
+from stages.distillation import DISTILLATION, DistillationConfig
 from stages.evaluation import EVALUATION, EvaluationConfig
 from stages.rejection_sampling import REJECTION_SAMPLING, RejectionSamplingConfig
 from stages.rollout.canary import SamplerMismatch
@@ -137,3 +138,18 @@ def test_rejection_sampling_keeps_right_answers(tmp_path):
     assert checked
     for row in checked:
         assert f"<answer>\n{answers[row['prompt'][-1]['content']]}\n</answer>" in row["completion"][-1]["content"]
+
+
+def test_a_student_learns_from_a_teacher_on_vllm(tmp_path):
+    rows = dataset(tmp_path / "data", "rl", 16)
+    teacher = {"samples": 4, "max_tokens": 96, **VLLM}
+    config = DistillationConfig(epochs=1, batch_size=4, teacher=teacher)
+    inputs = {"init": [BASE], "teacher": [BASE], "prompts": [rows]}
+    work, out = tmp_path / "work", tmp_path / "student"
+    work.mkdir()
+    out.mkdir()
+    context = Context(seed=0, convention="think_answer", work=work, sandbox="weak")
+    outcome = DISTILLATION.run(config, inputs, out, context)
+    assert sum(count for name, count in outcome.counts.items() if name.startswith("teacher: ")) == 16 * 4
+    assert outcome.counts["teacher: kept"] == outcome.counts["rows_used"] > 0
+    assert (out / "model.safetensors").exists()

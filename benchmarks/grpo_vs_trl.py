@@ -40,10 +40,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without length bucketing": {"length_bucketing": False},
 }
 OFF = {
-    "without shared keys": ("stages.rollout.transformers_engine", "grouped_attention"),
-    "without the labelled head": ("stages.training.grpo_trainer", "labelled_positions_only"),
+    "without shared keys": ("grouped_attention", ("stages.rollout.transformers_engine",)),
+    "without the labelled head": (
+        "labelled_positions_only",
+        ("stages.training.grpo_trainer", "stages.training.trainers"),
+    ),
 }
-"""Context managers of ours that --ablate replaces by ones that do nothing."""
+"""Context managers of ours, and where they are used, that --ablate replaces by ones that do nothing."""
 GENERATE = "with TRL's sampling"
 HELD_OUT, EVERY, SAMPLES = 250, 5, 4
 
@@ -176,8 +179,9 @@ def train(side: str, start: Path, work: Path, steps: int, seed: int, threads: in
     )
     stock = side == "trl"
     if side in OFF:
-        module, name = OFF[side]
-        setattr(importlib.import_module(module), name, lambda *_: nullcontext())
+        name, places = OFF[side]
+        for place in places:
+            setattr(importlib.import_module(place), name, lambda *_: nullcontext())
     if side == GENERATE:
         ReasoningTrainer._generate_single_turn = GRPOTrainer._generate_single_turn
     own = {} if stock else {"options": config}

@@ -102,6 +102,7 @@ def main(request_file: Path) -> int:
         config = _resolve(request["config_class"]).model_validate(request["config"])
         prepare_process(context, request["torch"])
         result = outcome_json(_resolve(request["run"])(config, inputs, Path(request["out"]), context))
+        ranks.leave()
     except Exception as error:
         trace = traceback.format_exc()
         result = {"error": {"user": isinstance(error, ValueError), "message": str(error), "traceback": trace}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -38,6 +39,18 @@ def end(work: Path) -> None:
     """Note that this rank has done its part, well or not, and is not to be waited for."""
     if rank := os.environ.get("RANK"):
         _write(work, rank, ended=True)
+
+
+def leave() -> None:
+    """Leave the process group, where there is one, once this rank has done its part well.
+
+    A group that is still there when the interpreter ends takes it down at times ("terminate called without an active
+    exception"): Gloo's threads free tensors, for which they need an interpreter (pytorch/pytorch 190489). A rank that
+    fails does not call this: the others, in the middle of a collective, would never answer.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def told(folder: Path) -> Mapping[int, Mapping[str, Any]]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.ranks import leave
 from stages.stage import Context
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
@@ -101,6 +102,7 @@ def main() -> None:
         found[make.__name__] = summary(trainer, gradients)
     found["stopped"] = stopped(folder)
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    leave()
 
 
 if __name__ == "__main__":

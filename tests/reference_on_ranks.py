@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stages.ranks import leave
 from stages.training.options import LoRA, ReinforcementConfig
 from tests.tiny_grpo import build, config
 
@@ -47,6 +48,7 @@ def main() -> None:
     folder, rank, ranks = Path(sys.argv[1]), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
     found = {kind: [run(folder / kind, kind, ranks, resume) for resume in (False, True)] for kind in KINDS}
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    leave()
 
 
 if __name__ == "__main__":

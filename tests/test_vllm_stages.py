@@ -75,10 +75,12 @@ TWO_PROCESSES = f"""
 import sys
 from pathlib import Path
 from data.artifact import Artifact, Kind
+from stages.ranks import leave
 from tests.test_second_sampler import grpo
 folder = Path(sys.argv[1])
 data = Artifact(kind=Kind.DATASET, path=folder / "data", fingerprint="rl", name="rl")
 grpo(folder, data, processes=2, **{VLLM})
+leave()
 """
 
 

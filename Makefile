@@ -28,8 +28,9 @@ lint: install
 test: install lint
 	$(BIN)/python -m pytest -m "not gpu and not vllm" --durations=15
 
+# Without the trainings; two files at a time, since each test computes with one thread.
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow and not gpu and not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not vllm"
 
 test-vllm: .venv-vllm/.installed
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --durations=5

@@ -204,21 +204,27 @@ def _lines() -> Iterator[str]:
 
 def _evaluate(arguments: argparse.Namespace, table: Mapping[str, Stage]) -> int:
     from pipeline.checkpoint import evaluate, metric_lines
+    from pipeline.gates import GateShut
     from pipeline.graph import EVALUATION
     from pipeline.reading import assignments
+    from stages.gates import Gate, unmet
 
+    settings = assignments(arguments.overrides)
     outcome = evaluate(
         table[EVALUATION],
         arguments.checkpoint,
         arguments.data,
         source=arguments.source,
         out=arguments.output,
-        settings=assignments(arguments.overrides),
+        settings=settings,
         seed=arguments.seed,
         convention=arguments.convention,
         sandbox=arguments.sandbox,
     )
-    print("\n".join(metric_lines(outcome.metrics)))
+    print("\n".join(metric_lines(outcome.metrics)), flush=True)
+    gates = {name: Gate.model_validate(bounds) for name, bounds in settings.get("gates", {}).items()}
+    if lines := unmet(gates, outcome.metrics):
+        raise GateShut("; ".join(lines))
     return 0
 
 

@@ -98,7 +98,9 @@ def _evaluation(config: RunConfig, table: Mapping[str, Stage], name: str, own: A
         return []
     if own is not None and not isinstance(own, Mapping):
         raise ValueError(f"{where}: expected false, or keys and values, got {shorten(own)}")
-    common = config.evaluate or {}
+    common = dict(config.evaluate or {})
+    if name in config.models:  # training starts from it: what the recipe is to reach is not asked of it
+        common.pop("gates", None)
     step = {**common, **(own or {}), "name": PREFIX + name, "stage": EVALUATION, "init_from": name}
     return [read_node(config, table, step, where, Role.EVALUATION)]
 

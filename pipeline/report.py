@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
+from pipeline.gates import gates_of
 from pipeline.graph import PREFIX
 from pipeline.plan import State, Status
 from pipeline.step import Role
@@ -108,6 +109,7 @@ def _markdown(config: RunConfig, summary: Mapping[str, Any], states: Sequence[St
         f"Seed {config.seed}, convention `{config.convention}`, {summary['total_seconds']:.1f} s in all. "
         "Figures are held-out means with 95 % intervals.",
         _grid(_stage_table(entries)),
+        *_gates(states),
         "## Rows and other tallies",
         _grid([["step", "what", "number"], *_tallies(states)]),
         "## All metrics",
@@ -116,6 +118,20 @@ def _markdown(config: RunConfig, summary: Mapping[str, Any], states: Sequence[St
         _grid([["step", "part", "seconds"], *_timings(states)]),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _gates(states: Sequence[State]) -> list[str]:
+    """The bounds that figures have to keep, and whether they do; nothing where there are none."""
+    rows = []
+    for state in states:
+        for name, gate in gates_of(state.node).items():
+            bounds = [
+                f"{word} {bound:g}" for word, bound in (("least", gate.least), ("most", gate.most)) if bound is not None
+            ]
+            found = state.record.metrics.get(name) if state.record else None
+            met = "not measured" if found is None else "no" if gate.broken(found.value) else "yes"
+            rows.append([state.node.name, name, ", ".join(bounds), cell(asdict(found)) if found else "", met])
+    return ["## Gates", _grid([["evaluation", "figure", "bounds", "found", "met"], *rows])] if rows else []
 
 
 def _tallies(states: Sequence[State]) -> list[list[str]]:

@@ -17,6 +17,7 @@ from pipeline import attempts
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig, dump
 from pipeline.fitness import check_fitness
+from pipeline.gates import GateShut, failures, require_open
 from pipeline.given import HashCache
 from pipeline.graph import PREFIX, descendants
 from pipeline.launcher import StepFailed, execute
@@ -75,6 +76,8 @@ def run(
         if todo:
             _make_all(plan, states, todo, given, store, say, machines)
         write_report(run_dir, config, states, plan.given)
+    if shut := failures(states, selected):
+        raise GateShut(f"everything is made, but a gate is not met. {shut[0]} (report: {run_dir / 'report.md'})")
     return replace(plan, states=tuple(states))
 
 
@@ -164,6 +167,11 @@ def _make_all(
             check_fitness(making, finished)
             require_sandboxes(plan.config, nodes, making, finished)
         if name in todo:
+            try:
+                require_open(state.node, states)
+            except GateShut:
+                write_report(store.root, plan.config, states, plan.given)
+                raise
             say(f"[{at + 1}/{len(states)}] {name}{_why(state)}")
             try:
                 record = _make(plan, state, given, made, store, machines)

@@ -39,8 +39,8 @@ class DistillationConfig(SupervisedConfig):
     teacher: TeacherSampling = TeacherSampling()
 
 
-VERIFICATION = ({"name": "correctness", "weight": 1.0},)
-"""What the teacher's samples are verified with."""
+VERIFICATION = ({"name": "correctness", "weight": 1.0}, {"name": "safety", "weight": 1.0})
+"""What the teacher's samples are verified with; safety judges rows that say whether to decline."""
 
 
 def check(config: DistillationConfig, wired: Collection[str], placement: Placement) -> None:
@@ -74,7 +74,7 @@ def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context)
 def teacher_rows(
     config: TeacherSampling, prompts: Sequence[Row], teacher: Artifact, context: Context, counts: dict[str, int]
 ) -> list[Row]:
-    """The teacher's answers that are well formed and, where a rule can tell, right; each text once a prompt."""
+    """The teacher's answers that are well formed and, where rules can tell, right and safe; each text once a prompt."""
     from stages.rollout.collect import collect, visible_prefill
     from stages.scoring import complete, sample_of, score_samples
 
@@ -100,6 +100,8 @@ def teacher_rows(
                 reason = f"teacher: {scored[i].undecided}"
             elif correct is not None and correct < 1:
                 reason = "teacher: wrong"
+            elif scored[i].scores.get("safety") == 0:
+                reason = "teacher: unsafe, or declines for no reason"
             elif text in texts:
                 reason = "teacher: duplicate"
             elif len(texts) >= config.per_prompt:
@@ -124,7 +126,7 @@ def preflight(config: DistillationConfig) -> None:
 
 DISTILLATION = Stage(
     name="distillation",
-    version=1,
+    version=2,
     summary="SFT of a small student on curated traces and verified samples of the teacher",
     config=DistillationConfig,
     needs={

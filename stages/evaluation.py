@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data.artifact import ROWS_NAME, Contract, Kind
 from data.records import Row, write_rows
 from stages.checkable import checkable
+from stages.gates import Gate, check_figures
 from stages.inputs import rows_of
 from stages.measures import Result, measure, tally
 from stages.rollout.collect import collect, visible_prefill
@@ -29,11 +30,21 @@ can be gamed; a figure is not optimised against, and short chains are to be meas
 class EvaluationConfig(SamplingConfig):
     """`evaluate` in a configuration, or a step of its own."""
 
+    NO_IDENTITY: ClassVar[frozenset[str]] = frozenset({"gates"})
+
     rows: int | None = Field(None, ge=1)
     """Use the first so many rows; None takes all."""
     rewards: tuple[Spec, ...] | None = None
     """Rewards to report; None takes those that the rows call for: correctness, format, language, safety, and
     preference where a model is wired."""
+    gates: dict[str, Gate] = Field(default_factory=dict)
+    """Bounds of figures; where one is not met, nothing is built on the checkpoint. They change no figure."""
+
+    @field_validator("gates")
+    @classmethod
+    def _figures_exist(cls, gates: dict[str, Gate]) -> dict[str, Gate]:
+        check_figures(gates)
+        return gates
 
 
 def fitting_rewards(rows: Sequence[Row], preference: bool) -> list[dict[str, Any]]:

@@ -111,6 +111,19 @@ def test_evaluate_prints_figures_and_writes_scored_rows(
     assert len((tmp_path / "out" / ROWS_NAME).read_text().splitlines()) in (4, 8)
 
 
+def test_evaluate_fails_where_a_gate_is_not_met(
+    checkpoint: Path, problems: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["evaluate", str(checkpoint), "--data", str(problems), "--sandbox", "weak", "--set", "max_tokens=8"]
+    assert main([*line, "--set", "gates.tokens.most=99"]) == 0
+    capsys.readouterr()
+    assert main([*line, "--set", "gates.tokens.most=0.5"]) == 1
+    out, err = capsys.readouterr()
+    assert any(line.startswith("tokens ") for line in out.splitlines()), "figures are printed all the same"
+    assert err.splitlines()[-1].startswith("r1: tokens is ")
+    assert err.splitlines()[-1].endswith(", above 0.5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -41,8 +41,8 @@ def test_one_step_may_be_evaluated_otherwise_or_not(tmp_path: Path) -> None:
     changed = steps(("first", {"evaluate": False}), ("second", {"evaluate": {"samples": 7}}))
     nodes = {node.name: node for node in plan_of(project(tmp_path, steps=changed))}
     assert "evaluate.first" not in nodes
-    assert nodes["evaluate.second"].config.model_dump() == {"samples": 7}
-    assert nodes["evaluate.base"].config.model_dump() == {"samples": 1}
+    assert nodes["evaluate.second"].config.model_dump() == {"samples": 7, "gates": {}}
+    assert nodes["evaluate.base"].config.model_dump() == {"samples": 1, "gates": {}}
 
 
 def test_a_step_may_be_evaluated_where_no_other_is(tmp_path: Path) -> None:

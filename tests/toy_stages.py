@@ -11,11 +11,13 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from data.artifact import ROWS_NAME, Contract, Kind
 from data.records import read_rows, write_rows
+from stages.gates import Gate
 from stages.stage import Context, Input, Inputs, Metric, Outcome, Stage, StageConfig
 
 
@@ -98,7 +100,10 @@ def sample(config: SampleConfig, inputs: Inputs, out: Path, context: Context) ->
 
 
 class EvaluationConfig(StageConfig):
+    NO_IDENTITY: ClassVar[frozenset[str]] = frozenset({"gates"})
+
     samples: int = 1
+    gates: dict[str, Gate] = Field(default_factory=dict)
 
 
 def evaluate(config: EvaluationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:

@@ -1,0 +1,61 @@
+"""Gates: bounds on the figures of an evaluation. Where one is not met, nothing is built on the checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+from pydantic import model_validator
+
+from stages.stage import Metric, StageConfig
+
+FIGURES = ("accuracy", "format", "language", "safety", "preference", "truncated", "tokens")
+"""What an evaluation may report under a fixed name, see stages/measures.py."""
+FAMILIES = re.compile(r"accuracy\..+|pass@\d+|maj@\d+")
+
+
+class Gate(StageConfig):
+    """Bounds of one figure; the figure itself is compared, not its interval."""
+
+    least: float | None = None
+    most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.least is None and self.most is None:
+            raise ValueError("a gate needs least or most")
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(f"least = {self.least:g} is above most = {self.most:g}")
+        return self
+
+    def broken(self, value: float) -> str | None:
+        """The bound that `value` breaks in words, None where it breaks none."""
+        if self.least is not None and value < self.least:
+            return f"below {self.least:g}"
+        if self.most is not None and value > self.most:
+            return f"above {self.most:g}"
+        return None
+
+
+def check_figures(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that no evaluation reports."""
+    for name in names:
+        if name not in FIGURES and not FAMILIES.fullmatch(name):
+            near = difflib.get_close_matches(name, FIGURES, n=1)
+            known = [*FIGURES, "accuracy.DOMAIN", "accuracy.LANGUAGE", "pass@K", "maj@N"]
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"no figure is called {name!r}; {hint}")
+
+
+def unmet(gates: Mapping[str, Gate], metrics: Mapping[str, Metric]) -> list[str]:
+    """A line for each gate that is not met; a figure that was not measured meets none."""
+    lines = []
+    for name, gate in gates.items():
+        found = metrics.get(name)
+        if found is None:
+            lines.append(f"{name} was not measured (measured: {', '.join(sorted(metrics))})")
+        elif broken := gate.broken(found.value):
+            lines.append(f"{name} is {found.value:.3f} [{found.low:.3f}, {found.high:.3f}] of {found.n}, {broken}")
+    return lines

@@ -15,10 +15,11 @@ from data.template import CONVENTIONS
 from stages.inputs import rows_of
 from stages.stage import Context, Input, Inputs, Outcome, Stage
 from stages.training.arguments import supervised_preflight
-from stages.training.options import SupervisedConfig, check_supervised
+from stages.training.early_stopping import hold_out
+from stages.training.options import CompletionConfig, check_supervised
 
 
-class ColdStartConfig(SupervisedConfig):
+class ColdStartConfig(CompletionConfig):
     """`cold_start` in a configuration."""
 
     learning_rate: float = Field(5e-5, gt=0)
@@ -31,7 +32,7 @@ class ColdStartConfig(SupervisedConfig):
 
 def run(config: ColdStartConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
     """Fine-tune `init` on the chains of `data`."""
-    from stages.training.sft import encode_for, repeat, train_sft
+    from stages.training.sft import encode_pairs, repeat, train_sft
 
     convention = CONVENTIONS[context.convention]
     counts: dict[str, int] = {}
@@ -44,9 +45,10 @@ def run(config: ColdStartConfig, inputs: Inputs, out: Path, context: Context) ->
         else:
             rows.append(row)
     model = inputs["init"][0].path
-    encoded = encode_for(model, rows, config.max_length, context, counts, most=config.rows)
-    sequence = repeat(encoded, config.epochs, config.batch_size, context.seed)
-    return train_sft(config, sequence, model, out, context, counts)
+    pairs = encode_pairs(model, rows, config.max_length, context, counts, most=config.rows)
+    pairs, held = hold_out(pairs, config.early_stopping, context.seed)
+    sequence = repeat([item for _, item in pairs], config.epochs, config.batch_size, context.seed)
+    return train_sft(config, sequence, model, out, context, counts, held)
 
 
 COLD_START = Stage(

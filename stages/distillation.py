@@ -20,7 +20,8 @@ from stages.inputs import rows_of
 from stages.rollout.options import SamplingConfig, engine_preflight
 from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 from stages.training.arguments import supervised_preflight
-from stages.training.options import SupervisedConfig, check_supervised
+from stages.training.early_stopping import hold_out
+from stages.training.options import CompletionConfig, check_supervised
 
 
 class TeacherSampling(SamplingConfig):
@@ -31,7 +32,7 @@ class TeacherSampling(SamplingConfig):
     """The most samples of one prompt that the student learns from."""
 
 
-class DistillationConfig(SupervisedConfig):
+class DistillationConfig(CompletionConfig):
     """`distillation` in a configuration."""
 
     learning_rate: float = Field(1e-4, gt=0)
@@ -54,7 +55,7 @@ def check(config: DistillationConfig, wired: Collection[str], placement: Placeme
 
 def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
     """Train `init` on the rows of `data` and on what `teacher` answers to `prompts`."""
-    from stages.training.sft import encode_for, repeat, train_sft
+    from stages.training.sft import encode_pairs, repeat, train_sft
 
     began = time.monotonic()
     counts: dict[str, int] = {}
@@ -65,9 +66,10 @@ def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context)
         rows += teacher_rows(config.teacher, prompts, inputs["teacher"][0], context, counts)
     sampled = time.monotonic() - began
     student = inputs["init"][0].path
-    encoded = encode_for(student, rows, config.max_length, context, counts)
-    sequence = repeat(encoded, config.epochs, config.batch_size, context.seed)
-    outcome = train_sft(config, sequence, student, out, context, counts)
+    pairs = encode_pairs(student, rows, config.max_length, context, counts)
+    pairs, held = hold_out(pairs, config.early_stopping, context.seed)
+    sequence = repeat([item for _, item in pairs], config.epochs, config.batch_size, context.seed)
+    outcome = train_sft(config, sequence, student, out, context, counts, held)
     return replace(outcome, timings={**outcome.timings, "sampling": sampled})
 
 

@@ -17,7 +17,8 @@ from data.artifact import Kind
 from stages.inputs import rows_of
 from stages.stage import Context, Input, Inputs, Outcome, Stage, StageConfig
 from stages.training.arguments import supervised_preflight
-from stages.training.options import SupervisedConfig, check_supervised
+from stages.training.early_stopping import hold_out
+from stages.training.options import CompletionConfig, check_supervised
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
@@ -41,7 +42,7 @@ class Phase(StageConfig):
         return self
 
 
-class SftMixConfig(SupervisedConfig):
+class SftMixConfig(CompletionConfig):
     """`sft_mix` in a configuration."""
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -72,6 +73,7 @@ def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     model = inputs["init"][0].path
     counts: dict[str, int] = {}
     pairs = encode_pairs(model, list(rows_of(inputs["data"])), config.max_length, context, counts)
+    pairs, held = hold_out(pairs, config.early_stopping, context.seed)
     encoded = {id(row): item for row, item in pairs}
     phases = [
         mixing.Phase(
@@ -97,7 +99,7 @@ def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     for number, phase in enumerate(config.phases):
         items = drawn[phase.name]
         sequence += repeat(items, phase.epochs * config.epochs, config.batch_size, context.seed + number)
-    return train_sft(config, sequence, model, out, context, counts)
+    return train_sft(config, sequence, model, out, context, counts, held)
 
 
 SFT_MIX = Stage(

@@ -18,7 +18,9 @@ from stages.stage import Context, Outcome
 def test_rows_counts_usable_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caught: dict[str, Any] = {}
 
-    def keep(config: Any, sequence: Any, model: Path, out: Path, context: Context, counts: dict[str, int]) -> Outcome:
+    def keep(
+        config: Any, sequence: Any, model: Path, out: Path, context: Context, counts: dict[str, int], held: Any
+    ) -> Outcome:
         caught.update(counts, sequences=len(sequence))
         return Outcome(contract=Contract())
 

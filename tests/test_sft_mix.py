@@ -31,7 +31,9 @@ def draw(folder: Path, monkeypatch: pytest.MonkeyPatch, data: list[dict[str, Any
     """What the step would train on, in order, and its counts."""
     caught: list[Any] = []
 
-    def keep(config: Any, sequence: list[Encoded], model: Path, out: Path, context: Context, counts: Any) -> Outcome:
+    def keep(
+        config: Any, sequence: list[Encoded], model: Path, out: Path, context: Context, counts: Any, held: Any
+    ) -> Outcome:
         caught[:] = [sequence, counts]
         return Outcome(contract=Contract())
 

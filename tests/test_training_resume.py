@@ -132,3 +132,26 @@ def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):
         (tmp_path / "trainer" / f"checkpoint-{step}" / COMPLETE).touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "trainer" / "checkpoint-4")
     assert not (tmp_path / "trainer" / "checkpoint-10").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "config", "split"), CASES, ids=[case[0].name for case in CASES])
+def test_a_kill_after_the_last_step_makes_no_step_more(tmp_path, monkeypatch, stage, config, split):
+    """By itself the trainer would look after one more step, and take it where the rows are not used up."""
+    from stages.training import models
+
+    data = dataset(tmp_path / "data", *split)
+    unbroken, whole = run(stage, config, data, tmp_path / "unbroken")
+
+    def killed(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "save_trained", killed)
+        with pytest.raises(Interrupted):
+            run(stage, config, data, tmp_path / "broken")
+    (tmp_path / "broken" / "out").rmdir()
+    resumed, outcome = run(stage, config, data, tmp_path / "broken")
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert (outcome.counts, outcome.metrics) == (whole.counts, whole.metrics)
+    assert figures(tmp_path / "broken") == figures(tmp_path / "unbroken")

@@ -12,6 +12,7 @@ from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
+from stages.training.early_stopping import EarlyStopping
 from stages.training.kl import KLTier, refuse_unfit
 from stages.training.probe import ProbeConfig
 from stages.training.sentries import SentryConfig, check_sentries
@@ -73,13 +74,20 @@ class TrainingConfig(StageConfig):
 
 
 class SupervisedConfig(TrainingConfig):
-    """Base of the configurations of stages that learn from completions."""
+    """Base of the configurations of stages that learn from completions or pairs."""
 
     batch_size: int = Field(64, ge=1)
     """Sequences per optimiser step over all processes."""
     epochs: float = Field(1.0, gt=0)
     max_length: int = Field(4096, ge=8)
     """Tokens of prompt and completion; a longer row is left out and counted."""
+
+
+class CompletionConfig(SupervisedConfig):
+    """Base of the configurations of stages that learn to write completions."""
+
+    early_stopping: EarlyStopping | None = None
+    """Hold rows out, end when their loss no longer falls, keep the weights that had the lowest; None learns all."""
 
 
 CISPO_CAP = 5.0

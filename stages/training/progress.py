@@ -87,9 +87,16 @@ class History(TrainerCallback):
 
 
 def line_of(state: Any, logs: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What was logged as a line of history.jsonl; None where it holds no figure of a step."""
-    numbers = {key: value for key, value in _numbers(logs or {}).items() if not key.startswith("train_")}
-    return {"step": state.global_step, **numbers} if numbers else None
+    """What was logged as a line of history.jsonl; None where it holds no figure of a step.
+
+    How long a measurement took is none, and neither is what the trainer sums up at its end.
+    """
+    timed = ("_runtime", "_per_second")
+    found = _numbers(logs or {}).items()
+    numbers = {
+        key: value for key, value in found if not key.startswith(("train_", "total_")) and not key.endswith(timed)
+    }
+    return {"step": state.global_step, **numbers} if numbers.keys() - {"epoch"} else None
 
 
 def mean_of(history: Path, name: str) -> float:

@@ -11,13 +11,14 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.contract import model_contract
 from data.records import Row
 from data.template import CONVENTIONS
 from stages.stage import Context, Metric, Outcome
-from stages.training.options import SupervisedConfig
+from stages.training.early_stopping import ended_at
+from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
@@ -62,20 +63,6 @@ def repeat_order(count: int, epochs: float, seed: int) -> list[int]:
     return order
 
 
-def encode_for(
-    model: Path,
-    rows: Sequence[Row],
-    max_length: int,
-    context: Context,
-    counts: dict[str, int],
-    most: int | None = None,
-) -> list[Encoded]:
-    """Encode the first `most` usable rows with the tokenizer of `model`, adding to `counts` what was used and what
-    was not.
-    """
-    return [item for _, item in encode_pairs(model, rows, max_length, context, counts, most)]
-
-
 def encode_pairs(
     model: Path,
     rows: Sequence[Row],
@@ -84,7 +71,9 @@ def encode_pairs(
     counts: dict[str, int],
     most: int | None = None,
 ) -> list[tuple[Row, Encoded]]:
-    """Like `encode_for`, with the row of each sequence."""
+    """The first `most` usable rows, each with its sequence by the tokenizer of `model`; what was used and what was not
+    is added to `counts`.
+    """
     from stages.training.encode import encode_rows
     from stages.training.models import load_tokenizer, visible_prefill
 
@@ -97,25 +86,25 @@ def encode_pairs(
 
 
 def train_sft(
-    config: SupervisedConfig,
+    config: CompletionConfig,
     ordered: Sequence[Encoded],
     model_path: Path,
     out: Path,
     context: Context,
     counts: dict[str, int],
+    held: Sequence[Encoded] = (),
 ) -> Outcome:
     """Learn the sequences in exactly this order, `batch_size` a step, and save the policy into `out`.
 
-    Raises ValueError where there is nothing to learn from.
+    `held` is what early stopping measures. Raises ValueError where there is nothing to learn from.
     """
     began = time.monotonic()
-    from datasets import Dataset
     from trl import SFTConfig
 
     from stages.training.arguments import trl_arguments
     from stages.training.groups import freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
-    from stages.training.progress import mean_of
+    from stages.training.patience import Patience, evaluation_arguments
     from stages.training.resume import last_checkpoint
     from stages.training.trainers import SupervisedTrainer, callbacks
 
@@ -123,6 +112,13 @@ def train_sft(
         raise ValueError("there is no row to train on; see the counts of unusable rows")
     steps = -(-len(ordered) // config.batch_size)
     tokenizer = load_tokenizer(model_path, context.prefill)
+    checkpoint = last_checkpoint(context.work)
+    measured: dict[str, Any] = {}
+    stop: list[Any] = []
+    if config.early_stopping is not None:
+        steps = ended_at(checkpoint, config.early_stopping.patience) or steps
+        measured = evaluation_arguments(config.early_stopping, steps)
+        stop = [Patience(config.early_stopping.patience)]
     arguments = trl_arguments(
         SFTConfig,
         config,
@@ -134,37 +130,59 @@ def train_sft(
         completion_only_loss=True,
         train_sampling_strategy="sequential",
         dataset_num_proc=None,
+        **measured,
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     counts["parameters_frozen"] = freeze(model, config.freeze)
-    rows = {
-        "input_ids": [item.input_ids for item in ordered],
-        "completion_mask": [item.completion_mask for item in ordered],
-    }
     trainer = SupervisedTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=_dataset(ordered),
+        eval_dataset=_dataset(held) if held else None,
         processing_class=tokenizer,
-        callbacks=callbacks(context),
+        callbacks=[*callbacks(context), *stop],
         options=config,
         peft_config=adapter(config.lora),
     )
     ready = time.monotonic()
-    trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()
     save_trained(trainer, tokenizer, out, context.work)
-    counts |= {
-        "sequences": len(ordered),
-        "optimiser_steps": steps,
-        "tokens_learned": sum(sum(item.completion_mask) for item in ordered),
-        "tokens": sum(len(item.input_ids) for item in ordered),
-    }
-    # The trainer's own mean forgets what was learned before a kill; the history does not.
-    loss = mean_of(context.work / "history.jsonl", "loss")
+    learned = ordered[: trainer.state.global_step * config.batch_size]
     return Outcome(
         contract=model_contract(out, context.convention),
-        metrics={"train_loss": Metric(value=loss, n=steps, low=loss, high=loss)},
-        counts=counts,
+        metrics=_metrics(trainer.state, context, len(held)),
+        counts=counts | _tallies(learned, trainer.state, len(held)),
         timings={"loading": ready - began, "training": trained - ready, "saving": time.monotonic() - trained},
     )
+
+
+def _dataset(items: Sequence[Encoded]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "input_ids": [item.input_ids for item in items],
+            "completion_mask": [item.completion_mask for item in items],
+        }
+    )
+
+
+def _tallies(learned: Sequence[Encoded], state: Any, held: int) -> dict[str, int]:
+    counts = {
+        "sequences": len(learned),
+        "optimiser_steps": state.global_step,
+        "tokens_learned": sum(sum(item.completion_mask) for item in learned),
+        "tokens": sum(len(item.input_ids) for item in learned),
+    }
+    return counts | ({"held_out": held, "best_step": state.best_global_step} if held else {})
+
+
+def _metrics(state: Any, context: Context, held: int) -> dict[str, Metric]:
+    from stages.training.progress import mean_of
+
+    # The trainer's own mean forgets what was learned before a kill; the history does not.
+    found = {"train_loss": (mean_of(context.work / "history.jsonl", "loss"), state.global_step)}
+    if held:
+        found["held_out_loss"] = (state.best_metric, held)
+    return {name: Metric(value=loss, n=n, low=loss, high=loss) for name, (loss, n) in found.items()}

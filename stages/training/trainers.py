@@ -28,6 +28,8 @@ class PipelineTrainer:
     model: Any
     args: Any
     optimizer: Any
+    state: Any
+    control: Any
 
     def __init__(self, *args: Any, options: TrainingConfig, **kwargs: Any) -> None:
         self.options = options
@@ -41,6 +43,13 @@ class PipelineTrainer:
             groups = parameter_groups(self.model if model is None else model, self.options)
             self.optimizer = kind(groups, **arguments)
         return self.optimizer
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """One that was killed after its last step has none left: by itself the loop would look after one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         with labelled_positions_only():

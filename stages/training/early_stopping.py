@@ -1,0 +1,78 @@
+"""Early stopping: sequences that are held out of supervised training, and when their loss has said enough.
+
+Prechelt 1998, "Early stopping - but when?", section 2.1: stop after so many measurements without a new lowest loss,
+and keep the weights that had the lowest.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from data.records import Row
+from stages.stage import StageConfig
+
+if TYPE_CHECKING:
+    from stages.training.encode import Encoded
+
+LOSS = "eval_loss"
+"""The name that transformers gives to the loss of what is held out."""
+
+
+class EarlyStopping(StageConfig):
+    """`early_stopping` of a step that learns completions."""
+
+    every: int = Field(25, ge=1)
+    """Optimiser steps between measurements, each of which leaves a checkpoint; the last step is measured too."""
+    patience: int = Field(3, ge=1)
+    """Measurements in a row without a new lowest loss after which the step ends."""
+    rows: int = Field(256, ge=1)
+    """The most sequences that are held out."""
+    share: float = Field(0.05, gt=0, le=0.5)
+    """The most of the step's sequences that may be held out; one prompt's are held out together."""
+
+
+def hold_out(
+    pairs: Sequence[tuple[Row, Encoded]], config: EarlyStopping | None, seed: int
+) -> tuple[list[tuple[Row, Encoded]], list[Encoded]]:
+    """(what is trained on, what is held out): disjoint in their prompts, a function of the rows and the seed.
+
+    Raises ValueError where there are fewer than two prompts.
+    """
+    if config is None:
+        return list(pairs), []
+    prompts = [json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False) for row, _ in pairs]
+    order = list(dict.fromkeys(prompts))
+    if len(order) < 2:
+        raise ValueError(f"early_stopping: {len(order)} usable prompts are too few to train and to hold some out")
+    random.Random(f"{seed}/early_stopping").shuffle(order)
+    wanted = max(1, min(config.rows, int(config.share * len(pairs))))
+    sizes = Counter(prompts)
+    held: set[str] = set()
+    count = 0
+    for prompt in order[:-1]:
+        if not held or count + sizes[prompt] <= wanted:
+            held.add(prompt)
+            count += sizes[prompt]
+    trained = [pair for pair, prompt in zip(pairs, prompts, strict=True) if prompt not in held]
+    return trained, [pair[1] for pair, prompt in zip(pairs, prompts, strict=True) if prompt in held]
+
+
+def exhausted(log: Sequence[dict[str, Any]], patience: int) -> bool:
+    """Whether the newest `patience` measurements of a trainer's log are all no better than the best before them."""
+    losses = [line[LOSS] for line in log if LOSS in line]
+    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
+def ended_at(checkpoint: str | None, patience: int) -> int | None:
+    """The optimiser step at which a run that was killed later had already stopped; None if it goes on."""
+    if checkpoint is None:
+        return None
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state["global_step"]) if exhausted(state["log_history"], patience) else None

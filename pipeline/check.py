@@ -17,6 +17,7 @@ from pipeline import (
     check_machine,
     check_memory,
     check_model,
+    check_parameters,
     check_rewards,
     check_text,
 )
@@ -57,6 +58,7 @@ CHECKS: Sequence[Check] = (
     Check("solutions", ("rows",), check_data.solutions),
     Check("rewards", ("rows", "models"), check_rewards.rewards),
     Check("trl", (), check_launch.trl),
+    Check("parameters", ("models",), check_parameters.parameters),
     Check("launch", (), check_launch.launch),
     Check("engines", (), check_launch.engines),
     Check("disk", ("models",), check_machine.disk),

@@ -597,6 +597,29 @@ CASES: Mapping[str, tuple[Fault, str]] = {
         rl(trl={"save_strategy": "no"}),
         "trl: steps.rl: trl.save_strategy is set by the pipeline; did you mean 'eval_strategy'?",
     ),
+    "pattern that freezes nothing": (
+        cold(freeze={"names": ["decoder.block"]}),
+        "parameters: steps.cold_start: freeze.names: no parameter matches 'decoder.block'",
+    ),
+    "everything is frozen": (
+        rl(freeze={"names": ["."]}),
+        "parameters: steps.rl: freeze: every parameter of the model is frozen, nothing is left to learn",
+    ),
+    "rates for what does not exist": (
+        rl(layer_rates={"groups": [{"names": "decoder.block", "rate": 1e-5}]}),
+        "parameters: steps.rl: layer_rates.groups: no parameter that learns matches 'decoder.block'",
+    ),
+    "rates for what adapters hold still": (
+        cold(lora={"rank": 2}, layer_rates={"groups": [{"names": "embed_tokens", "rate": 1e-5}]}),
+        "parameters: steps.cold_start: layer_rates.groups: no parameter that learns matches 'embed_tokens'",
+    ),
+    "adapters for modules that do not exist": (
+        cold(lora={"rank": 2, "target_modules": ["c_attn"]}),
+        (
+            "parameters: steps.cold_start: Target modules {'c_attn'} not found in the base model. Please check the "
+            "target modules and try again."
+        ),
+    ),
     "accelerate config missing": (
         top(launch={"accelerate_config": "multi.yaml"}),
         "launch: launch.accelerate_config: there is no file FOLDER/multi.yaml",

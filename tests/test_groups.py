@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from stages.training.encode import Encoded
 from stages.training.groups import freeze, layer_of, parameter_groups
@@ -52,6 +53,39 @@ def test_layer_wise_rates_fall_from_the_top_and_decay_spares_vectors():
         below = depth - 1 - layer if layer is not None else (depth if "embed" in name else 0)
         assert rate[id(parameter)] == pytest.approx(1e-4 * 0.5**below)
         assert decay[id(parameter)] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+def test_explicit_rates_go_to_the_first_group_that_matches():
+    model = load_policy(BASE)
+    groups = ({"names": r"layers\.[01]\.", "rate": 1e-5}, {"names": "mlp", "rate": 3e-5})
+    config = TrainingConfig(learning_rate=1e-4, layer_rates={"groups": groups})
+    rate = {id(p): group["lr"] for group in parameter_groups(model, config) for p in group["params"]}
+    named = dict(model.named_parameters())
+    assert len(rate) == len(named)
+    for name, parameter in named.items():
+        low = layer_of(name) in (0, 1)
+        assert rate[id(parameter)] == (1e-5 if low else 3e-5 if "mlp" in name else 1e-4), name
+    assert {1e-5, 3e-5, 1e-4} == set(rate.values())
+
+
+def test_a_group_that_matches_nothing_is_refused():
+    config = TrainingConfig(learning_rate=1e-4, layer_rates={"groups": [{"names": "decoder.block", "rate": 1e-5}]})
+    with pytest.raises(ValueError, match=r"layer_rates\.groups: no parameter that learns matches 'decoder\.block'"):
+        parameter_groups(load_policy(BASE), config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"layer_rates": {}}, "layer_rates takes decay or groups, one of the two"),
+        ({"layer_rates": {"decay": 0.5, "groups": [{"names": "x", "rate": 1}]}}, "decay or groups, one of the two"),
+        ({"layer_rates": {"groups": [{"names": "(", "rate": 1}]}}, r"'\(' is no regular expression: missing \)"),
+        ({"freeze": {"names": ["*"]}}, r"'\*' is no regular expression: nothing to repeat"),
+    ],
+)
+def test_rates_and_patterns_that_cannot_be(keys, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainingConfig(learning_rate=1e-4, **keys)
 
 
 def _items(lengths):

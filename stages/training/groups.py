@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stages.training.options import Freeze, TrainingConfig
@@ -47,23 +48,48 @@ def freeze(model: nn.Module, config: Freeze) -> int:
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
-    """Groups for AdamW: one per layer and decay setting.
+    """Groups for AdamW: one per learning rate and decay setting.
 
     Layer-wise decay follows ULMFiT (Howard & Ruder 2018, section 3.2): the top layer and the head learn at the full
-    rate, each layer below at `decay` times the one above it, the embeddings lowest of all.
+    rate, each layer below at `decay` times the one above it, the embeddings lowest of all. Raises ValueError for a
+    pattern of `layer_rates.groups` that matches nothing that learns.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    depth = 1 + max((layer_of(n) or 0 for n, _ in model.named_parameters()), default=0)
-    decay = config.layer_rates.decay if config.layer_rates else 1.0
+    rates = _explicit_rates([n for n, _ in named], config) or _falling_rates(model, config)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
-        layer = layer_of(name)
-        if layer is None:
-            below = depth if ("embed" in name or "wte" in name or "wpe" in name) else 0
-        else:
-            below = depth - 1 - layer
-        rate = config.learning_rate * decay**below
+        rate = rates.get(name, config.learning_rate)
         regularised = config.weight_decay if len(whole_shape(parameter)) > 1 else 0.0
         group = groups.setdefault((rate, regularised), {"params": [], "lr": rate, "weight_decay": regularised})
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def _falling_rates(model: nn.Module, config: TrainingConfig) -> dict[str, float]:
+    """Parameter name to its rate by layer-wise decay; nothing without one."""
+    decay = config.layer_rates.decay if config.layer_rates else None
+    if decay is None:
+        return {}
+    names = [n for n, _ in model.named_parameters()]
+    depth = 1 + max((layer_of(n) or 0 for n in names), default=0)
+
+    def below(name: str) -> int:
+        layer = layer_of(name)
+        if layer is None:
+            return depth if ("embed" in name or "wte" in name or "wpe" in name) else 0
+        return depth - 1 - layer
+
+    return {name: config.learning_rate * decay ** below(name) for name in names}
+
+
+def _explicit_rates(names: Sequence[str], config: TrainingConfig) -> dict[str, float]:
+    """Parameter name to the rate of the first group that it belongs to."""
+    groups = config.layer_rates.groups if config.layer_rates else ()
+    rates: dict[str, float] = {}
+    for group in groups:
+        hits = [name for name in names if re.search(group.names, name)]
+        if not hits:
+            raise ValueError(f"layer_rates.groups: no parameter that learns matches {group.names!r}")
+        for name in hits:
+            rates.setdefault(name, group.rate)
+    return rates

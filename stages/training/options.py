@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
@@ -16,6 +17,18 @@ from stages.training.early_stopping import EarlyStopping
 from stages.training.kl import KLTier, refuse_unfit
 from stages.training.probe import ProbeConfig
 from stages.training.sentries import SentryConfig, check_sentries
+
+
+def checked_pattern(text: str) -> str:
+    """`text`, a regular expression that is searched in parameter names. Raises ValueError where it is none."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+Pattern = Annotated[str, AfterValidator(checked_pattern)]
 
 
 class LoRA(StageConfig):
@@ -33,14 +46,32 @@ class Freeze(StageConfig):
     embeddings: bool = False
     layers: int = Field(0, ge=0)
     """The first N decoder layers."""
-    names: tuple[str, ...] = ()
+    names: tuple[Pattern, ...] = ()
     """Regular expressions searched in parameter names."""
 
 
-class LayerRates(StageConfig):
-    """Layer-wise learning rates: the layer d below the top learns at `decay ** d` times the step's rate."""
+class RateGroup(StageConfig):
+    """Parameters with a learning rate of their own."""
 
-    decay: float = Field(gt=0, le=1)
+    names: Pattern
+    """A regular expression searched in parameter names."""
+    rate: float = Field(ge=0)
+    """Peak rate, under the step's own schedule."""
+
+
+class LayerRates(StageConfig):
+    """Layer-wise learning rates: falling from the top, or group by group; one of the two."""
+
+    decay: float | None = Field(None, gt=0, le=1)
+    """The layer d below the top learns at `decay ** d` times the step's rate (Howard and Ruder 2018, section 3.2)."""
+    groups: tuple[RateGroup, ...] = ()
+    """The first group whose pattern is found in a parameter's name says its rate; the rest learn at the step's."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.decay is None) == (not self.groups):
+            raise ValueError("layer_rates takes decay or groups, one of the two")
+        return self
 
 
 class TrainingConfig(StageConfig):

@@ -35,6 +35,7 @@ class PipelineTrainer:
         self.options = options
         super().__init__(*args, **kwargs)
         check_sharding(self.accelerator)  # type: ignore[attr-defined]
+        parameter_groups(self.model, options)  # a pattern that matches nothing is refused before anything is learned
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
 
     def create_optimizer(self, model: Any = None) -> Any:

@@ -1,0 +1,61 @@
+"""Check of what names parameters: `freeze`, `layer_rates.groups` and `lora`, on a model without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.check_findings import Finding, fail, fine
+from pipeline.check_subject import Subject
+from pipeline.step import Node
+from stages.training.options import Freeze, TrainingConfig
+
+
+def parameters(subject: Subject) -> Iterator[Finding]:
+    """Every pattern and target module is found in the model that a step trains, and something is left to learn."""
+    seen = 0
+    for node in subject.steps:
+        config = node.config
+        if not isinstance(config, TrainingConfig) or not _names_any(config):
+            continue
+        try:
+            model = _skeleton(subject, node)
+        except Exception:  # the checks of the models say what is wrong with one, and some need code of their own
+            continue
+        seen += 1
+        try:
+            _apply(model, config, node)
+        except ValueError as error:
+            yield fail(f"{subject.where(node)}: {' '.join(str(error).split())}")
+    yield fine(f"{seen} steps name parameters, and the models have them" if seen else "no step names parameters")
+
+
+def _names_any(config: TrainingConfig) -> bool:
+    return (
+        config.freeze != Freeze() or config.lora is not None or bool(config.layer_rates and config.layer_rates.groups)
+    )
+
+
+def _skeleton(subject: Subject, node: Node) -> Any:
+    """The model that a step starts from, its parameters named and empty."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    path = subject.model(node.inputs["init"][0]).path
+    settings = AutoConfig.from_pretrained(path, **({} if node.stage.generative else {"num_labels": 1}))
+    kind = AutoModelForCausalLM if node.stage.generative else AutoModelForSequenceClassification
+    with torch.device("meta"):
+        return kind.from_config(settings)
+
+
+def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
+    """Do to the model what the step will. Raises ValueError for a name that it does not have."""
+    from stages.training.groups import freeze, parameter_groups
+    from stages.training.models import adapter
+
+    freeze(model, config.freeze)
+    if config.lora is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, adapter(config.lora, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
+    parameter_groups(model, config)

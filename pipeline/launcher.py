@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.config import Launch
 from pipeline.failures import StepFailed as StepFailed
 from pipeline.failures import raise_for, results
+from pipeline.sharding import named_deepspeed
 from pipeline.watch import RankWatch
 from pipeline.worker import die_with_parent, outcome_from, perform, request_json
 from stages import ranks
@@ -98,6 +99,8 @@ def command(
     line = [sys.executable, "-m", module]
     if "accelerate_config" in files:
         line += ["--config_file", files["accelerate_config"]]
+        if named := named_deepspeed(Path(files["accelerate_config"])):  # accelerate would look from where it runs
+            line += ["--deepspeed_config_file", str(named)]
     elif "deepspeed" in files:
         line += ["--use_deepspeed", "--deepspeed_config_file", files["deepspeed"]]
     else:

@@ -73,8 +73,8 @@ def read_accelerate(file: Path) -> Sharding:
     match str(kind).upper():
         case "DEEPSPEED":
             own = _section(tree, "deepspeed_config", file)
-            if (path := own.get("deepspeed_config_file")) is not None:
-                return read_deepspeed(file.parent / str(path))
+            if (named := named_deepspeed(file)) is not None:
+                return read_deepspeed(named)
             stage = own.get("zero_stage", 2)
             return _zero(
                 stage, own.get("offload_optimizer_device"), own.get("offload_param_device"), BUCKET, stage == 3, file
@@ -98,6 +98,13 @@ def read_accelerate(file: Path) -> Sharding:
             raise ValueError(
                 f"{file}: distributed_type: {kind} has no plan; there is one for DEEPSPEED, FSDP, MULTI_GPU, NO"
             )
+
+
+def named_deepspeed(file: Path) -> Path | None:
+    """The DeepSpeed JSON file that a file of `accelerate config` names, from the folder of the latter; None without."""
+    own = _section(_mapping(file, yaml.safe_load, yaml.YAMLError), "deepspeed_config", file)
+    named = own.get("deepspeed_config_file")
+    return None if named is None else file.parent / str(named)
 
 
 def read_deepspeed(file: Path) -> Sharding:

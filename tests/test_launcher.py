@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate.commands.launch import launch_command_parser
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 from pipeline import launcher
 from pipeline.config import Launch
@@ -46,12 +46,23 @@ def test_a_file_is_handed_to_accelerate(
     tmp_path: Path, launch: dict[str, Any], options: list[str], processes: int
 ) -> None:
     assert not Launch(**launch).here
+    (tmp_path / "a.yaml").write_text("distributed_type: FSDP")
     found = line(tmp_path, processes=processes, mixed_precision="bf16", **launch)
     options = [option.format(tmp_path) for option in options]
     assert found[: 3 + len(options)] == [*HEAD, *options]
     parsed = launch_command_parser().parse_args(found[3:])
     assert (parsed.num_processes, parsed.num_machines, parsed.mixed_precision) == (processes, 1, "bf16")
     assert found[-3:] == WORKER
+
+
+def test_a_deepspeed_file_is_looked_for_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    """As `r1 plan` and `r1 check` read it; accelerate by itself would look in its working directory."""
+    (tmp_path / "a.yaml").write_text("distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: z.json}")
+    found = line(tmp_path, processes=2, accelerate_config="a.yaml")
+    assert found[3:7] == ["--config_file", f"{tmp_path}/a.yaml", "--deepspeed_config_file", f"{tmp_path}/z.json"]
+    parsed = launch_command_parser().parse_args(found[3:])
+    arguments, *_ = _validate_launch_command(parsed)
+    assert arguments.deepspeed_config_file == f"{tmp_path}/z.json", "over what the file says"
 
 
 def test_several_processes_without_a_file_are_data_parallel(tmp_path: Path) -> None:

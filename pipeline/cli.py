@@ -34,20 +34,26 @@ def main(argv: Sequence[str] | None = None, table: Mapping[str, Stage] | None = 
     try:
         code: int = arguments.command(arguments, table)
     except ValueError as error:
-        print(f"r1: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _complain(" ".join(str(error).split()), 2)
     except StepFailed as error:
-        print(f"r1: {error}", file=sys.stderr)
-        return 1
+        return _complain(str(error), 1)
     except BrokenPipeError:
         return 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"r1: {place}{' '.join(str(error.strerror or error).split())}", file=sys.stderr)
-        return 2
+        return _complain(f"{place}{' '.join(str(error.strerror or error).split())}", 2)
     except KeyboardInterrupt:
         print(f"\nInterrupted. What is finished stays; go on with: r1 {shlex.join(argv)}", file=sys.stderr)
         return 130
+    return code
+
+
+def _complain(message: str, code: int) -> int:
+    """Say what is wrong on a line of its own, below the bars of what was under way."""
+    if bars := sys.modules.get("tqdm"):
+        for bar in list(getattr(bars.tqdm, "_instances", ())):
+            bar.close()
+    print(f"r1: {message}", file=sys.stderr)
     return code
 
 

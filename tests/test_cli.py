@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from pipeline.cli import main
 from tests.toy_project import NAMES, ROOT, call, project
@@ -139,3 +140,11 @@ def test_python_dash_m_pipeline_is_r1() -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("usage: r1")
     assert python("-m", "pipeline").returncode == 2
+
+
+def test_a_message_stands_on_a_line_of_its_own_below_an_open_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = tqdm(total=3, desc="step", file=sys.stderr)
+    bar.update(1)
+    assert main(["status", "gone"]) == 2
+    *_, last = capsys.readouterr().err.split("\n")[:-1]
+    assert last == "r1: gone is not a run directory: it has no config.json"

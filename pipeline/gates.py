@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from pipeline.graph import EVALUATION, descendants
 from pipeline.launcher import StepFailed
 from pipeline.plan import State
 from pipeline.step import Node
-from stages.gates import Gate, unmet
+from stages.gates import unmet
 
 
 class GateShut(StepFailed):
     """A checkpoint is not what its configuration asks for: figures are kept, nothing is built on it."""
-
-
-def gates_of(node: Node) -> Mapping[str, Gate]:
-    """The gates of an evaluation; other steps have none."""
-    return getattr(node.config, "gates", {})
 
 
 def failures(states: Sequence[State], names: Collection[str]) -> list[str]:
@@ -25,12 +20,13 @@ def failures(states: Sequence[State], names: Collection[str]) -> list[str]:
     return [
         f"{state.node.name}: {'; '.join(lines)}"
         for state in states
-        if state.record and state.node.name in names and (lines := unmet(gates_of(state.node), state.record.metrics))
+        if state.record and state.node.name in names and (lines := unmet(state.node.gates, state.record.metrics))
     ]
 
 
 def require_open(node: Node, states: Sequence[State]) -> None:
-    """Raise GateShut if `node` would be built, directly or not, on a checkpoint with a gate that is not met.
+    """Raise GateShut if `node` would be built, directly or not, on a checkpoint with a gate that is not met, or that
+    nobody has measured yet.
 
     Another evaluation is not built on a checkpoint: it only looks at it.
     """
@@ -38,7 +34,13 @@ def require_open(node: Node, states: Sequence[State]) -> None:
         return
     nodes = [state.node for state in states]
     for state in states:
+        if not state.node.gates:
+            continue
+        guarded = state.node.inputs["init"][0]
+        if node.name == guarded or node.name not in descendants(nodes, guarded):
+            continue
+        why = f"{node.name} is not made, for it builds on {guarded}. "
+        if state.record is None:
+            raise GateShut(f"{why}{state.node.name} has gates and is not measured; run with --only {state.node.name}")
         if lines := failures([state], [state.node.name]):
-            guarded = state.node.inputs["init"][0]
-            if node.name != guarded and node.name in descendants(nodes, guarded):
-                raise GateShut(f"{node.name} is not made, for it builds on {guarded}. {lines[0]}")
+            raise GateShut(why + lines[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def build(config: RunConfig, table: Mapping[str, Stage], file: Path) -> tuple[No
         _check_names(config, steps)
         nodes = [*_preparations(config, steps), *_with_evaluations(config, table, steps)]
         _check_wiring(config, nodes)
-        return _ordered(nodes)
+        return _gated(_ordered(nodes))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -98,11 +99,12 @@ def _evaluation(config: RunConfig, table: Mapping[str, Stage], name: str, own: A
         return []
     if own is not None and not isinstance(own, Mapping):
         raise ValueError(f"{where}: expected false, or keys and values, got {shorten(own)}")
-    common = dict(config.evaluate or {})
-    if name in config.models:  # training starts from it: what the recipe is to reach is not asked of it
-        common.pop("gates", None)
+    common = config.evaluate or {}
     step = {**common, **(own or {}), "name": PREFIX + name, "stage": EVALUATION, "init_from": name}
-    return [read_node(config, table, step, where, Role.EVALUATION)]
+    node = read_node(config, table, step, where, Role.EVALUATION)
+    if name in config.models and "gates" in common:  # what the recipe is to reach is not asked of what it starts from
+        node = replace(node, config=node.config.model_copy(update={"gates": {}}))
+    return [node]
 
 
 def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
@@ -143,6 +145,20 @@ def _ordered(nodes: Sequence[Node]) -> tuple[Node, ...]:
     if len(order) < len(nodes):
         raise ValueError(f"steps: the inputs go in a circle: {_circle(waits, nodes)}")
     return tuple(nodes[at] for at in order)
+
+
+def _gated(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """`nodes`. Raises ValueError for a gate that is measured after something was built on what it guards."""
+    for at, node in enumerate(nodes):
+        if node.gates:
+            guarded = node.inputs["init"][0]
+            built = descendants(nodes, guarded) - {guarded}
+            if early := next((n.name for n in nodes[:at] if n.name in built and n.stage.name != EVALUATION), None):
+                raise ValueError(
+                    f"{node.where}: its gates come too late: {early} is built on {guarded} before them; put the "
+                    f"evaluation before it, and let it read nothing that is built on {guarded} (preference_from: null)"
+                )
+    return nodes
 
 
 def _circle(waits: Sequence[set[int]], nodes: Sequence[Node]) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig
-from pipeline.gates import gates_of
 from pipeline.graph import PREFIX
 from pipeline.plan import State, Status
 from pipeline.step import Role
@@ -124,7 +123,7 @@ def _gates(states: Sequence[State]) -> list[str]:
     """The bounds that figures have to keep, and whether they do; nothing where there are none."""
     rows = []
     for state in states:
-        for name, gate in gates_of(state.node).items():
+        for name, gate in state.node.gates.items():
             bounds = [
                 f"{word} {bound:g}" for word, bound in (("least", gate.least), ("most", gate.most)) if bound is not None
             ]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.config import load
-from pipeline.gates import failures
 from pipeline.given import HashCache
 from pipeline.graph import build
 from pipeline.plan import State, make_plan
 from pipeline.store import RunStore
+from stages.gates import unmet
 from stages.stage import Stage
 
 
@@ -31,7 +31,7 @@ def status_lines(run_dir: Path, file: Path, overrides: Sequence[str], table: Map
 def _line(state: State, store: RunStore, width: int) -> str:
     head = f"{state.node.name.ljust(width)}  {state.fingerprint}"
     if state.record:
-        shut = failures([state], [state.node.name])
+        shut = unmet(state.node.gates, state.record.metrics)
         return f"{head}  current  {state.record.seconds:8.1f} s" + "".join(f"  gate not met: {line}" for line in shut)
     resumable = " (begun; will be resumed)" if store.work(state.node.name, state.fingerprint).is_dir() else ""
     return f"{head}  pending  {'; '.join(state.reasons)}{resumable}"

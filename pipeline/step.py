@@ -16,6 +16,7 @@ from pipeline.messages import checked_seed, explain, nearest, shorten
 from pipeline.preparation import identity
 from pipeline.reward_specs import anchored, identified
 from pipeline.servers import without_servers
+from stages.gates import Gate
 from stages.stage import Stage, StageConfig
 
 RESERVED = ("name", "stage", "seed", "launch", "evaluate")
@@ -58,6 +59,11 @@ class Node:
     def wired(self) -> frozenset[str]:
         """Names of its inputs that something is wired to."""
         return frozenset(name for name, sources in self.inputs.items() if sources)
+
+    @property
+    def gates(self) -> Mapping[str, Gate]:
+        """The gates of an evaluation; other steps have none."""
+        return getattr(self.config, "gates", {})
 
     def identity(self) -> dict[str, Any]:
         """The part of its configuration that says what it makes. Raises ValueError for a source that is not there."""

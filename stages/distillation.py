@@ -16,8 +16,10 @@ from pydantic import Field
 from data.artifact import Artifact, Kind
 from data.records import Row
 from data.template import CONVENTIONS
+from rewards.reward import Status
 from stages.inputs import rows_of
 from stages.rollout.options import SamplingConfig, engine_preflight
+from stages.scoring import Scored
 from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 from stages.training.arguments import supervised_preflight
 from stages.training.early_stopping import hold_out
@@ -102,7 +104,7 @@ def teacher_rows(
                 reason = f"teacher: {scored[i].undecided}"
             elif correct is not None and correct < 1:
                 reason = "teacher: wrong"
-            elif scored[i].scores.get("safety") == 0:
+            elif correct is None and _unsafe(scored[i]):
                 reason = "teacher: unsafe, or declines for no reason"
             elif text in texts:
                 reason = "teacher: duplicate"
@@ -115,6 +117,13 @@ def teacher_rows(
                 kept.append({**row, "id": f"{row['id']}#{k}", "completion": completion, "source": teacher.fingerprint})
             counts[reason] = counts.get(reason, 0) + 1
     return kept
+
+
+def _unsafe(scored: Scored) -> bool:
+    """Whether the safety reward gave less than full marks, or broke; a row that it does not judge is safe."""
+    fine = (Status.OK, Status.NOT_APPLICABLE)
+    score = scored.scores.get("safety")
+    return (score is not None and score < 1) or scored.status.get("safety", Status.OK) not in fine
 
 
 def preflight(config: DistillationConfig) -> None:

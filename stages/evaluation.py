@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from data.artifact import ROWS_NAME, Contract, Kind
 from data.records import Row, write_rows
@@ -18,7 +18,7 @@ from stages.measures import Result, measure, tally
 from stages.rollout.collect import collect, visible_prefill
 from stages.rollout.options import SamplingConfig, engine_preflight
 from stages.scoring import Spec, complete, sample_of, score_samples
-from stages.stage import Context, Input, Inputs, Outcome, Stage
+from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 
 OPEN_DOMAINS = ("general", "safety")
 """Domains that a preference model judges."""
@@ -40,11 +40,13 @@ class EvaluationConfig(SamplingConfig):
     gates: dict[str, Gate] = Field(default_factory=dict)
     """Bounds of figures; where one is not met, nothing is built on the checkpoint. They change no figure."""
 
-    @field_validator("gates")
-    @classmethod
-    def _figures_exist(cls, gates: dict[str, Gate]) -> dict[str, Gate]:
-        check_figures(gates)
-        return gates
+    @model_validator(mode="after")
+    def _figures_exist(self) -> Self:
+        try:
+            check_figures(self.gates, self.samples)
+        except ValueError as error:
+            raise ValueError(f"gates: {error}") from None
+        return self
 
 
 def fitting_rewards(rows: Sequence[Row], preference: bool) -> list[dict[str, Any]]:
@@ -68,6 +70,12 @@ def fitting_rewards(rows: Sequence[Row], preference: bool) -> list[dict[str, Any
 def mix(config: EvaluationConfig, wired: Collection[str]) -> Sequence[Spec]:
     """Stage.mix: what is known before the rows are."""
     return config.rewards or [{"name": "correctness"}]
+
+
+def check(config: EvaluationConfig, wired: Collection[str], placement: Placement) -> None:
+    """Stage.check: a gate on the preference has a model that gives one."""
+    if "preference" in config.gates and "preference" not in wired:
+        raise ValueError("gates: preference is not measured without preference_from")
 
 
 def run(config: EvaluationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
@@ -111,6 +119,7 @@ EVALUATION = Stage(
     },
     makes=Kind.DATASET,
     run=run,
+    check=check,
     mix=mix,
     preflight=engine_preflight,
 )

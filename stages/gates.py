@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import model_validator
@@ -13,7 +13,7 @@ from stages.stage import Metric, StageConfig
 
 FIGURES = ("accuracy", "format", "language", "safety", "preference", "truncated", "tokens")
 """What an evaluation may report under a fixed name, see stages/measures.py."""
-FAMILIES = re.compile(r"accuracy\..+|pass@\d+|maj@\d+")
+FAMILIES = re.compile(r"accuracy\..+|(?:pass|maj)@(\d+)")
 
 
 class Gate(StageConfig):
@@ -39,14 +39,29 @@ class Gate(StageConfig):
         return None
 
 
-def check_figures(names: Iterable[str]) -> None:
-    """Raise ValueError for a name that no evaluation reports."""
-    for name in names:
-        if name not in FIGURES and not FAMILIES.fullmatch(name):
+def check_figures(gates: Mapping[str, Gate], samples: int) -> None:
+    """Raise ValueError for a gate on a figure that an evaluation with so many samples a prompt does not report, and
+    for a share that would have to be above 1 or below 0.
+    """
+    for name, gate in gates.items():
+        family = FAMILIES.fullmatch(name)
+        if name not in FIGURES and family is None:
             near = difflib.get_close_matches(name, FIGURES, n=1)
             known = [*FIGURES, "accuracy.DOMAIN", "accuracy.LANGUAGE", "pass@K", "maj@N"]
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"no figure is called {name!r}; {hint}")
+        if family and family[1] is not None and name not in (measured := _of_samples(samples)):
+            told = f"with samples: {samples} there is {', '.join(measured) or 'none of its kind'}"
+            raise ValueError(f"{name} is not measured; {told}")
+        if name not in ("tokens", "preference") and ((gate.least or 0) > 1 or (gate.most or 0) < 0):
+            raise ValueError(f"{name} is a share, from 0 to 1; no share meets these bounds")
+
+
+def _of_samples(samples: int) -> list[str]:
+    """The figures that several samples of a prompt allow."""
+    if samples == 1:
+        return []
+    return [*(f"pass@{2**i}" for i in range(samples.bit_length())), f"maj@{samples}"]
 
 
 def unmet(gates: Mapping[str, Gate], metrics: Mapping[str, Metric]) -> list[str]:

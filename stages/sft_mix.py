@@ -59,6 +59,8 @@ class SftMixConfig(CompletionConfig):
             raise ValueError(f"phases: the name {twice[0]!r} occurs twice")
         if self.phases[0].replay:
             raise ValueError(f"phases.0.replay is {self.phases[0].replay}, but no phase comes before it")
+        if self.early_stopping is not None and len(self.phases) > 1:
+            raise ValueError("early_stopping takes one phase: with several it might end before the last one begins")
         return self
 
 
@@ -73,6 +75,8 @@ def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     model = inputs["init"][0].path
     counts: dict[str, int] = {}
     pairs = encode_pairs(model, list(rows_of(inputs["data"])), config.max_length, context, counts)
+    if config.early_stopping is not None:  # what is measured is what is learned
+        pairs = [pair for pair in pairs if config.phases[0].weights.get(pair[0]["domain"], 0) > 0]
     pairs, held = hold_out(pairs, config.early_stopping, context.seed)
     encoded = {id(row): item for row, item in pairs}
     phases = [
@@ -87,9 +91,12 @@ def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Ou
         )
         for phase in config.phases
     ]
-    stream = mixing.mix_phases(
-        [row for row, _ in pairs], phases, context.seed, length=lambda row: len(encoded[id(row)].input_ids)
-    )
+    try:
+        stream = mixing.mix_phases(
+            [row for row, _ in pairs], phases, context.seed, length=lambda row: len(encoded[id(row)].input_ids)
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} (early_stopping holds {len(held)} rows out)" if held else str(error)) from None
     drawn: dict[str, list[Encoded]] = {phase.name: [] for phase in phases}
     for name, row in stream:
         drawn[name].append(encoded[id(row)])

@@ -597,6 +597,10 @@ CASES: Mapping[str, tuple[Fault, str]] = {
         rl(trl={"save_strategy": "no"}),
         "trl: steps.rl: trl.save_strategy is set by the pipeline; did you mean 'eval_strategy'?",
     ),
+    "argument that contradicts early stopping": (
+        cold(early_stopping={}, trl={"eval_strategy": "no"}),
+        "trl: steps.cold_start: trl.eval_strategy contradicts early_stopping; leave one of them out",
+    ),
     "pattern that freezes nothing": (
         cold(freeze={"names": ["decoder.block"]}),
         "parameters: steps.cold_start: freeze.names: no parameter matches 'decoder.block'",

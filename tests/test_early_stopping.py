@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from data.artifact import ROWS_NAME, Artifact, Kind
@@ -18,6 +21,7 @@ from data.tiny.world import rows
 from stages.cold_start import COLD_START, ColdStartConfig
 from stages.sft_mix import SFT_MIX, Phase, SftMixConfig
 from stages.stage import Context, Outcome, Placement
+from stages.training.arguments import supervised_preflight
 from stages.training.early_stopping import EarlyStopping, exhausted, hold_out
 from stages.training.encode import Encoded
 from tests.tiny_model import one_thread  # noqa: F401
@@ -147,7 +151,7 @@ def test_the_last_step_is_measured_and_patience_may_outlast_the_training(tmp_pat
     losses = measured(tmp_path)
     assert list(losses) == [4, 6]
     assert outcome.counts["best_step"] == min(losses, key=losses.__getitem__)
-    assert outcome.counts["held_out"] == 4
+    assert outcome.counts["held_out"] == 3, "of the domains that are learned"
 
 
 def test_a_training_shorter_than_the_distance_of_measurements_is_measured_at_its_end(tmp_path: Path) -> None:
@@ -162,6 +166,62 @@ def test_one_prompt_is_too_few(tmp_path: Path) -> None:
         learn(tmp_path, count=1)
 
 
+def test_a_loss_that_is_never_a_number_ends_in_one_line(tmp_path: Path) -> None:
+    stopping = EarlyStopping(every=2, patience=2, share=0.25)
+    keys = {**KEYS, "learning_rate": 1e6, "max_grad_norm": 1e9}
+    with pytest.raises(ValueError, match="the held-out loss was never a number; lower learning_rate"):
+        learn(tmp_path, config=ColdStartConfig(**keys, early_stopping=stopping))
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.training import models
+
+    def killed(*_: Any) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "save_trained", killed)
+        with pytest.raises(Interrupted):
+            learn(tmp_path)
+    state = sorted((tmp_path / "work" / "trainer").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1]
+    best = json.loads((state / "trainer_state.json").read_text())["best_global_step"]
+    shutil.rmtree(state.with_name(f"checkpoint-{best}"))
+    with pytest.raises(ValueError, match=rf"checkpoint-{best}, the best checkpoint, is gone; delete .*work"):
+        learn(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["eval_strategy", "load_best_model_at_end", "max_steps"])
+def test_arguments_that_contradict_it_are_refused(name: str) -> None:
+    config = ColdStartConfig(learning_rate=1e-4, early_stopping=STOPPING, trl={name: 1, "adam_beta1": 0.9})
+    with pytest.raises(ValueError, match=f"trl.{name} contradicts early_stopping; leave one of them out"):
+        supervised_preflight(config)
+    supervised_preflight(ColdStartConfig(learning_rate=1e-4, trl={name: 1}))
+
+
+def test_it_takes_one_phase() -> None:
+    phases = tuple(Phase(name=name, weights={"math": 1}) for name in ("one", "two"))
+    with pytest.raises(ValidationError, match="early_stopping takes one phase: with several it might end before"):
+        SftMixConfig(phases=phases, early_stopping=STOPPING)
+
+
+def test_a_mixture_that_lacks_what_is_held_out_says_so(tmp_path: Path) -> None:
+    phase = Phase(name="all", weights={"math": 1}, rows=32)
+    config = SftMixConfig(phases=(phase,), early_stopping=STOPPING)
+    with pytest.raises(ValueError, match=r"'math' has \d+ rows left.*\(early_stopping holds \d+ rows out\)"):
+        learn(tmp_path, SFT_MIX, config, count=40)
+
+
+def test_a_prompt_with_more_than_may_be_held_out_is_trained_on() -> None:
+    pairs = [({"prompt": prompt}, Encoded([at], [1])) for at, prompt in enumerate("a" * 50 + "b" * 3 + "c" * 2)]
+    for seed in range(6):
+        _, held = hold_out(pairs, EarlyStopping(rows=4, share=0.5), seed)
+        assert len(held) in (2, 3)
+        _, held = hold_out(pairs, EarlyStopping(rows=1, share=0.5), seed)
+        assert [item.input_ids[0] for item in held] == [53, 54], "the one with the fewest"
+
+
 @pytest.mark.parametrize(
     ("losses", "patience", "over"),
     [
@@ -171,6 +231,8 @@ def test_one_prompt_is_too_few(tmp_path: Path) -> None:
         ([3, 2, 2.5, 1.9], 2, False),
         ([3, 2, 2.5, 2.1], 2, True),
         ([1, 2], 2, False),
+        ([float("nan"), 2], 1, False),
+        ([1, float("nan"), float("inf")], 2, True),
     ],
 )
 def test_patience_counts_measurements_since_the_lowest(losses: list[float], patience: int, over: bool) -> None:
@@ -199,6 +261,7 @@ def test_held_out_prompts_are_not_trained_on(prompts: list[int], most: int, shar
     assert not outside & {item.input_ids[0] for _, item in trained}
     assert outside
     assert trained
-    assert len(held) <= max(1, min(most, int(share * len(pairs)))) or len(outside) == 1
+    fewest = min(Counter(prompts).values())
+    assert len(held) <= max(fewest, min(most, int(share * len(pairs))))
     assert (trained, held) == hold_out(pairs, config, seed)
     assert hold_out(pairs, None, seed) == (pairs, [])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from pipeline.gates import GateShut, gates_of
+from pipeline.gates import GateShut
 from pipeline.messages import explain
-from stages.evaluation import EvaluationConfig
+from stages.evaluation import EvaluationConfig, check
 from stages.gates import Gate, unmet
-from stages.stage import Metric
-from tests.toy_project import NAMES, call, plan_of, project, statuses, steps, toy_run
+from stages.stage import Metric, Placement
+from tests.toy_project import NAMES, call, one, plan_of, project, statuses, steps, toy_run
 
 SHUT: dict[str, Any] = {"accuracy": {"least": 0.999}}
 OPEN: dict[str, Any] = {"accuracy": {"least": 0.01, "most": 0.999}}
@@ -64,7 +65,7 @@ def test_a_gate_that_comes_later_shuts_out_what_builds_on_what_was_built(tmp_pat
 
 def test_the_guarded_step_itself_may_be_made_again(tmp_path: Path) -> None:
     toy_run(gated(tmp_path, OPEN), only="first")
-    with pytest.raises(GateShut, match="everything is made, but a gate is not met"):
+    with pytest.raises(GateShut, match="a gate is not met, though all was made"):
         toy_run(gated(tmp_path, SHUT), only="first", force=True)
     assert summary_of(tmp_path)["first"] == "done"
 
@@ -73,20 +74,40 @@ def test_a_gate_at_the_end_fails_the_run_that_made_everything(tmp_path: Path) ->
     file = project(tmp_path, steps=steps(("second", {"evaluate": {"gates": SHUT}})))
     code, out, err = call("run", file.name, "--run-dir", "run", cwd=tmp_path)
     assert code == 1
-    assert err.splitlines()[-1].startswith(
-        "r1: everything is made, but a gate is not met. evaluate.second: accuracy is"
-    )
+    assert err.splitlines()[-1].startswith("r1: a gate is not met, though all was made. evaluate.second: accuracy is")
     assert err.splitlines()[-1].endswith("report.md)")
     assert set(summary_of(tmp_path).values()) == {"done", "reused"}
     code, out, err = call("status", "run", cwd=tmp_path)
     [line] = [line for line in out.splitlines() if line.startswith("evaluate.second")]
-    assert "gate not met: evaluate.second: accuracy is 0." in line
+    assert "gate not met: accuracy is 0." in line
 
 
 def test_common_gates_ask_nothing_of_given_models(tmp_path: Path) -> None:
     nodes = {n.name: n for n in plan_of(project(tmp_path, evaluate={"data_from": "held_out", "gates": SHUT}))}
-    assert not gates_of(nodes["evaluate.base"])
-    assert gates_of(nodes["evaluate.first"]) == gates_of(nodes["evaluate.second"]) == {"accuracy": Gate(least=0.999)}
+    assert not nodes["evaluate.base"].gates
+    assert nodes["evaluate.first"].gates == nodes["evaluate.second"].gates == {"accuracy": Gate(least=0.999)}
+
+
+def test_a_gate_that_nobody_measured_lets_nothing_through(tmp_path: Path) -> None:
+    file = gated(tmp_path, OPEN)
+    toy_run(file, only="first")
+    shutil.rmtree(one(list((tmp_path / "run" / "artifacts").glob("evaluate.first-*"))))
+    said = r"keep is not made, for it builds on first\. evaluate\.first has gates and is not measured; run with --only"
+    with pytest.raises(GateShut, match=said):
+        toy_run(file, only="keep")
+    toy_run(file, only="evaluate.first")
+    assert statuses(toy_run(file, only="keep"))["keep"] == "done"
+
+
+def test_gates_that_come_too_late_are_refused(tmp_path: Path) -> None:
+    late = {"data_from": "held_out", "preference_from": "judge", "gates": OPEN}
+    with pytest.raises(ValueError, match=r"toy\.yaml: evaluate\.first: its gates come too late: \w+ is built on first"):
+        plan_of(project(tmp_path, evaluate=late))
+    attack = {"name": "red_team", "stage": "evaluation", "init_from": "first", "data_from": "held_out", "gates": OPEN}
+    with pytest.raises(
+        ValueError, match=r"steps\.red_team: its gates come too late: keep is built on first before them"
+    ):
+        plan_of(project(tmp_path, steps=[*steps(), attack]))
 
 
 def test_an_evaluation_of_its_own_guards_what_runs_after_it(tmp_path: Path) -> None:
@@ -118,6 +139,15 @@ def test_what_was_not_measured_meets_no_gate() -> None:
         ({"acuracy": {"least": 1}}, "evaluate: gates: no figure is called 'acuracy'; did you mean 'accuracy'?"),
         ({"xyz": {"least": 1}}, "evaluate: gates: no figure is called 'xyz'; known: accuracy, format"),
         ({"pass@8": {}}, "evaluate: gates.pass@8: a gate needs least or most"),
+        (
+            {"pass@8": {"least": 0.1}},
+            "evaluate: gates: pass@8 is not measured; with samples: 4 there is pass@1, pass@2, ",
+        ),
+        (
+            {"maj@2": {"least": 0.1}},
+            "evaluate: gates: maj@2 is not measured; with samples: 4 there is pass@1, pass@2, ",
+        ),
+        ({"accuracy": {"least": 90}}, "evaluate: gates: accuracy is a share, from 0 to 1; no share meets these bounds"),
         ({"tokens": {"least": 9, "most": 3}}, "evaluate: gates.tokens: least = 9 is above most = 3"),
         ({"accuracy.math": {"lest": 1}}, "evaluate: gates.accuracy.math: unknown key 'lest'; did you mean 'least'?"),
         ({"accuracy": 0.3}, "evaluate: gates.accuracy: expected keys and values"),
@@ -125,8 +155,22 @@ def test_what_was_not_measured_meets_no_gate() -> None:
 )
 def test_a_gate_that_cannot_be_ends_in_one_line(gates: Any, said: str) -> None:
     with pytest.raises(ValidationError) as caught:
-        EvaluationConfig.model_validate({"gates": gates})
+        EvaluationConfig.model_validate({"gates": gates, "samples": 4})
     assert explain(caught.value, EvaluationConfig, "evaluate").startswith(said)
+
+
+def test_what_can_be_measured_may_have_a_gate() -> None:
+    names = ("pass@1", "pass@4", "maj@4", "accuracy.math", "tokens", "preference")
+    EvaluationConfig(samples=4, gates={name: Gate(least=0.5) for name in names})
+    with pytest.raises(ValidationError, match="with samples: 1 there is none of its kind"):
+        EvaluationConfig(gates={"pass@1": Gate(least=0.5)})
+
+
+def test_a_gate_on_the_preference_needs_a_model_that_gives_one() -> None:
+    config = EvaluationConfig(gates={"preference": Gate(least=0)})
+    with pytest.raises(ValueError, match="gates: preference is not measured without preference_from"):
+        check(config, ["init", "data"], Placement())
+    check(config, ["init", "data", "preference"], Placement())
 
 
 def test_a_gate_that_cannot_be_is_refused_before_anything_runs(tmp_path: Path) -> None:

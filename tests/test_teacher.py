@@ -54,7 +54,10 @@ ROWS = [
     asked("3+4", "math", answer="7"),
     asked("greet me", "general"),
 ]
+ROWS.append(asked("is 7 a prime", "safety", answer="yes"))
+"""It can be verified, which says more than whether it was declined."""
 ANSWERS = {
+    "is 7 a prime": ["yes", DECLINE],
     "make poison": [COMPLY, DECLINE],
     "kill a process": [DECLINE, COMPLY],
     "3+4": ["7", "8"],
@@ -76,10 +79,11 @@ def test_unsafe_answers_and_needless_refusals_do_not_reach_the_student(
         ("kill a process#1", COMPLY),
         ("3+4#0", "7"),
         ("greet me#0", "Good morning to you."),
+        ("is 7 a prime#0", "yes"),
     ]
     assert counts == {
-        "teacher: kept": 4,
+        "teacher: kept": 5,
         "teacher: unsafe, or declines for no reason": 2,
-        "teacher: wrong": 1,
+        "teacher: wrong": 2,
         "teacher: duplicate": 1,
     }

@@ -7,10 +7,10 @@ and keep the weights that had the lowest.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -43,36 +43,33 @@ def hold_out(
 ) -> tuple[list[tuple[Row, Encoded]], list[Encoded]]:
     """(what is trained on, what is held out): disjoint in their prompts, a function of the rows and the seed.
 
-    Raises ValueError where there are fewer than two prompts.
+    Where every prompt has more sequences than may be held out, the one with the fewest is. Raises ValueError where
+    there are fewer than two prompts.
     """
     if config is None:
         return list(pairs), []
     prompts = [json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False) for row, _ in pairs]
-    order = list(dict.fromkeys(prompts))
-    if len(order) < 2:
-        raise ValueError(f"early_stopping: {len(order)} usable prompts are too few to train and to hold some out")
-    random.Random(f"{seed}/early_stopping").shuffle(order)
-    wanted = max(1, min(config.rows, int(config.share * len(pairs))))
     sizes = Counter(prompts)
+    if len(sizes) < 2:
+        raise ValueError(f"early_stopping: {len(sizes)} usable prompts are too few to train and to hold some out")
+    order = list(sizes)
+    random.Random(f"{seed}/early_stopping").shuffle(order)
+    wanted = min(config.rows, int(config.share * len(pairs)))
     held: set[str] = set()
     count = 0
-    for prompt in order[:-1]:
-        if not held or count + sizes[prompt] <= wanted:
+    for prompt in order:
+        if count + sizes[prompt] <= wanted:
             held.add(prompt)
             count += sizes[prompt]
+    held = held or {min(order, key=sizes.__getitem__)}
     trained = [pair for pair, prompt in zip(pairs, prompts, strict=True) if prompt not in held]
     return trained, [pair[1] for pair, prompt in zip(pairs, prompts, strict=True) if prompt in held]
 
 
 def exhausted(log: Sequence[dict[str, Any]], patience: int) -> bool:
-    """Whether the newest `patience` measurements of a trainer's log are all no better than the best before them."""
-    losses = [line[LOSS] for line in log if LOSS in line]
+    """Whether the newest `patience` measurements of a trainer's log are all no better than the best before them.
+
+    What is not a number is no better than anything.
+    """
+    losses = [line[LOSS] if math.isfinite(line[LOSS]) else math.inf for line in log if LOSS in line]
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
-def ended_at(checkpoint: str | None, patience: int) -> int | None:
-    """The optimiser step at which a run that was killed later had already stopped; None if it goes on."""
-    if checkpoint is None:
-        return None
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    return int(state["global_step"]) if exhausted(state["log_history"], patience) else None

@@ -40,11 +40,12 @@ class Patience(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.best_global_step:  # the run directory may have moved since
-            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
+            best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+            if not best.is_dir():
+                raise ValueError(f"early_stopping: {best}, the best checkpoint, is gone; delete {best.parent.parent}")
+            state.best_model_checkpoint = str(best)
+        if exhausted(state.log_history, self.patience):  # killed after its stop
+            state.max_steps = state.global_step
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if exhausted(state.log_history, self.patience):

@@ -17,7 +17,6 @@ from data.contract import model_contract
 from data.records import Row
 from data.template import CONVENTIONS
 from stages.stage import Context, Metric, Outcome
-from stages.training.early_stopping import ended_at
 from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
@@ -96,7 +95,8 @@ def train_sft(
 ) -> Outcome:
     """Learn the sequences in exactly this order, `batch_size` a step, and save the policy into `out`.
 
-    `held` is what early stopping measures. Raises ValueError where there is nothing to learn from.
+    `held` is what early stopping measures. Raises ValueError where there is nothing to learn from, and where no
+    held-out loss was a number.
     """
     began = time.monotonic()
     from trl import SFTConfig
@@ -116,7 +116,6 @@ def train_sft(
     measured: dict[str, Any] = {}
     stop: list[Any] = []
     if config.early_stopping is not None:
-        steps = ended_at(checkpoint, config.early_stopping.patience) or steps
         measured = evaluation_arguments(config.early_stopping, steps)
         stop = [Patience(config.early_stopping.patience)]
     arguments = trl_arguments(
@@ -147,6 +146,8 @@ def train_sft(
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()
+    if held and trainer.state.best_global_step is None:
+        raise ValueError("early_stopping: the held-out loss was never a number; lower learning_rate")
     save_trained(trainer, tokenizer, out, context.work)
     learned = ordered[: trainer.state.global_step * config.batch_size]
     return Outcome(

@@ -77,7 +77,10 @@ def run(
             _make_all(plan, states, todo, given, store, say, machines)
         write_report(run_dir, config, states, plan.given)
     if shut := failures(states, selected):
-        raise GateShut(f"a gate is not met, though all was made. {' '.join(shut)} (report: {run_dir / 'report.md'})")
+        why = " ".join(shut)
+        raise GateShut(
+            f"a gate is not met, though all that was asked for is made. {why} (report: {run_dir / 'report.md'})"
+        )
     return replace(plan, states=tuple(states))
 
 

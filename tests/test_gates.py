@@ -65,7 +65,7 @@ def test_a_gate_that_comes_later_shuts_out_what_builds_on_what_was_built(tmp_pat
 
 def test_the_guarded_step_itself_may_be_made_again(tmp_path: Path) -> None:
     toy_run(gated(tmp_path, OPEN), only="first")
-    with pytest.raises(GateShut, match="a gate is not met, though all was made"):
+    with pytest.raises(GateShut, match="a gate is not met, though all that was asked for is made"):
         toy_run(gated(tmp_path, SHUT), only="first", force=True)
     assert summary_of(tmp_path)["first"] == "done"
 
@@ -74,8 +74,9 @@ def test_a_gate_at_the_end_fails_the_run_that_made_everything(tmp_path: Path) ->
     file = project(tmp_path, steps=steps(("second", {"evaluate": {"gates": SHUT}})))
     code, out, err = call("run", file.name, "--run-dir", "run", cwd=tmp_path)
     assert code == 1
-    assert err.splitlines()[-1].startswith("r1: a gate is not met, though all was made. evaluate.second: accuracy is")
-    assert err.splitlines()[-1].endswith("report.md)")
+    last = err.splitlines()[-1]
+    assert last.startswith("r1: a gate is not met, though all that was asked for is made. evaluate.second: accuracy is")
+    assert last.endswith("report.md)")
     assert set(summary_of(tmp_path).values()) == {"done", "reused"}
     code, out, err = call("status", "run", cwd=tmp_path)
     [line] = [line for line in out.splitlines() if line.startswith("evaluate.second")]

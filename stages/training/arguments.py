@@ -11,28 +11,11 @@ from typing import Any
 
 from stages.rollout.options import engine_preflight
 from stages.stage import Context
+from stages.training.early_stopping import CONTRARY
 from stages.training.options import CompletionConfig, ReinforcementConfig, TrainingConfig
 
 RESERVED = ("output_dir", "save_strategy")
 """Arguments that the hand-off between steps depends on."""
-
-MEASURED = frozenset(
-    {
-        "eval_strategy",
-        "eval_steps",
-        "eval_on_start",
-        "eval_delay",
-        "per_device_eval_batch_size",
-        "prediction_loss_only",
-        "save_steps",
-        "load_best_model_at_end",
-        "metric_for_best_model",
-        "greater_is_better",
-        "max_steps",
-        "num_train_epochs",
-    }
-)
-"""Arguments by which early stopping measures and keeps."""
 
 
 def accumulation(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
@@ -142,7 +125,7 @@ def check_names(kind: type[Any], names: Iterable[str]) -> None:
 def supervised_preflight(config: CompletionConfig) -> None:
     """Stage.preflight of the stages that SFTTrainer trains."""
     _preflight("SFTConfig", config)
-    if config.early_stopping is not None and (contrary := sorted(MEASURED.intersection(config.trl))):
+    if config.early_stopping is not None and (contrary := sorted(CONTRARY.intersection(config.trl))):
         raise ValueError(f"trl.{contrary[0]} contradicts early_stopping; leave one of them out")
 
 

@@ -73,3 +73,31 @@ def exhausted(log: Sequence[dict[str, Any]], patience: int) -> bool:
     """
     losses = [line[LOSS] if math.isfinite(line[LOSS]) else math.inf for line in log if LOSS in line]
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
+def evaluation_arguments(config: EarlyStopping, steps: int) -> dict[str, Any]:
+    """TRL's arguments that measure what is held out and keep the best checkpoint.
+
+    The loss is a mean over sequences, each by itself: batches would make it depend on their make-up, and so on the
+    number of processes.
+    """
+    every = min(config.every, steps)
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": every,
+        "save_steps": every,  # transformers loads the best of those that were saved
+        "per_device_eval_batch_size": 1,
+        "prediction_loss_only": True,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": LOSS,
+        "greater_is_better": False,
+    }
+
+
+CONTRARY = frozenset(evaluation_arguments(EarlyStopping(), 1)) | {
+    "eval_on_start",
+    "eval_delay",
+    "max_steps",
+    "num_train_epochs",
+}
+"""Arguments of TRL's under which early stopping would measure or keep something else."""

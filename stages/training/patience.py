@@ -7,26 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from stages.training.early_stopping import LOSS, EarlyStopping, exhausted
-
-
-def evaluation_arguments(config: EarlyStopping, steps: int) -> dict[str, Any]:
-    """TRL's arguments that measure what is held out and keep the best checkpoint.
-
-    The loss is a mean over sequences, each by itself: batches would make it depend on their make-up, and so on the
-    number of processes.
-    """
-    every = min(config.every, steps)
-    return {
-        "eval_strategy": "steps",
-        "eval_steps": every,
-        "save_steps": every,  # transformers loads the best of those that were saved
-        "per_device_eval_batch_size": 1,
-        "prediction_loss_only": True,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": LOSS,
-        "greater_is_better": False,
-    }
+from stages.training.early_stopping import exhausted
 
 
 class Patience(TrainerCallback):

@@ -17,6 +17,7 @@ from data.contract import model_contract
 from data.records import Row
 from data.template import CONVENTIONS
 from stages.stage import Context, Metric, Outcome
+from stages.training.early_stopping import evaluation_arguments
 from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def train_sft(
     from stages.training.arguments import trl_arguments
     from stages.training.groups import freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
-    from stages.training.patience import Patience, evaluation_arguments
+    from stages.training.patience import Patience
     from stages.training.resume import last_checkpoint
     from stages.training.trainers import SupervisedTrainer, callbacks
 

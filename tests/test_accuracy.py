@@ -171,6 +171,7 @@ def test_hostile_answers_are_wrong_answers(pool: ScoringPool, gold: str) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("integers", ["python", "gmpy"])
 def test_no_hostile_answer_hangs_or_crashes(integers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """gmpy2's factorials are single calls into C that no signal ends, so sympy is tried with it and without."""

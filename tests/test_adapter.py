@@ -244,6 +244,7 @@ def test_a_function_that_cannot_be_found_is_one_clear_line(functions: Path, spec
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_plain_trl_trainer_takes_our_rewards_unchanged(tmp_path: Path) -> None:
     from datasets import Dataset
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

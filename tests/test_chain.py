@@ -17,7 +17,7 @@ from data.template import CONVENTIONS
 from data.tiny.world import rows
 from tests.chains import CHECKPOINTS, ROOT, artifact, entries, kill_when, run, said
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 CONFIGS = ROOT / "configs"
 
 

@@ -25,7 +25,7 @@ from tests.chains import artifact, command, environment
 from tests.test_kill import running
 from tests.two_machines import ADDRESSES, on_machine, two_machines
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 REWARD = '''
 import os

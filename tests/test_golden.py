@@ -46,6 +46,7 @@ def test_the_loss_of_a_cold_start_is_what_it_was(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_rewards_of_reasoning_rl_are_what_they_were(tmp_path):
     config = ReasoningRLConfig(
         learning_rate=1e-4, steps=3, prompts_per_step=8, max_completion_tokens=64, beta=0.01, micro_batch_size=8

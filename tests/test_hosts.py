@@ -16,7 +16,7 @@ from pipeline.cli import main
 from stages import STAGES
 from tests.chains import ROOT, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ONE_STEP = {
     "sandbox": "weak",

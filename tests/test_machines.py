@@ -198,6 +198,7 @@ def r1(tmp_path: Path, rank: int, **change: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("change", "code"), [({}, 0), ({"fail": "exit"}, 1)])
 def test_two_runners_make_a_step_together(tmp_path: Path, change: dict[str, Any], code: int) -> None:
     """Each starts its own `accelerate launch`; toy ranks do not talk, so that this is about the launching alone."""
@@ -216,6 +217,7 @@ def test_two_runners_make_a_step_together(tmp_path: Path, change: dict[str, Any]
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_rank_that_stands_still_ends_the_step(tmp_path: Path) -> None:
     launch = {"processes": 2, "threads": 1, "timeout": 3}
     file = project(tmp_path, steps=steps(("first", {"launch": launch, "fail": "stop"})))

@@ -273,6 +273,7 @@ def test_mbpp_is_not_passed_by_doing_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", MODES)
 def test_all_mbpp_golds_but_five_pass_and_doing_nothing_passes_none(mode: str) -> None:
     golds = mbpp_samples(step=1)

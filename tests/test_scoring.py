@@ -204,6 +204,7 @@ def test_nothing_survives_a_trainer_that_is_killed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_memory_stays_bounded_over_100_000_samples() -> None:
     def resident() -> int:
         pages = Path("/proc/self/statm").read_text().split()[1]

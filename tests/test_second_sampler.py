@@ -139,6 +139,7 @@ def train(folder: Path, **keys):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4)])
 def test_a_copy_that_follows_samples_what_the_trainer_itself_samples(tmp_path, lora):
     keys = {"lora": lora, "learning_rate": 3e-3 if lora else 1e-4}
@@ -173,6 +174,7 @@ def shifted(monkeypatch, factor):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_loss_is_weighted_by_truncated_importance_ratios(tmp_path, monkeypatch):
     _, plain = train(tmp_path / "plain", engine_options=SEPARATE, steps=1)
     assert plain[0]["grad_norm"] > 1e-3
@@ -189,6 +191,7 @@ def test_the_loss_is_weighted_by_truncated_importance_ratios(tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_forgotten_sync_stops_the_run(tmp_path, monkeypatch):
     sync = TransformersEngine.sync
     done = []

@@ -17,7 +17,7 @@ from pipeline.lock import hold
 from tests.chains import ROOT, artifact, entries, environment, run
 from tests.slurm_cluster import Cluster, cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 CHAIN: dict[str, Any] = {
     "extends": str(ROOT / "configs" / "tiny.yaml"),

@@ -114,6 +114,7 @@ HACK: dict[str, Any] = {
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_reward_for_brevity_is_hacked_and_seen(tmp_path: Path) -> None:
     outcome = reinforce(tmp_path, count=160, **HACK)
     assert {"reward_hacking", "length_drift"} <= alerts(outcome)
@@ -125,6 +126,7 @@ def test_a_reward_for_brevity_is_hacked_and_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_healthy_run_has_no_alert(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = {**HACK, "steps": 10, "prompts_per_step": 4, "max_completion_tokens": 96, "learning_rate": 5e-5}
     outcome = reinforce(tmp_path, count=160, **{**config, "rewards": []})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.verdicts import identity
 from stages.stage import StageConfig
+
+if TYPE_CHECKING:
+    from pipeline.jobs import Job
+    from pipeline.step import Node
 
 KEY = "reviewed"
 
@@ -33,3 +37,20 @@ def check_unchanged(config: StageConfig, recipe: Mapping[str, Any]) -> None:
     file = getattr(config, KEY, None)
     if file is not None and identity(Path(file)) != recipe["config"][KEY]:
         raise ValueError(f"{file} has changed since this run began; the same command goes on with what it says now")
+
+
+def before_people(jobs: Sequence[Job], nodes: Sequence[Node]) -> tuple[list[Job], str]:
+    """The jobs before the first that would wait for verdicts, and one line about it; all of them and "" where none is.
+
+    What comes after it cannot be written yet: places of checkpoints hold fingerprints, which verdicts decide.
+    Raises ValueError with that line where it is the first.
+    """
+    configs = {node.name: node.config for node in nodes}
+    for at, job in enumerate(jobs):
+        file = getattr(configs[job.step], KEY, None)
+        if file is not None and not Path(file).is_file():
+            said = f"{job.step} waits for verdicts: there is no {file}; launch again when people have judged"
+            if at == 0:
+                raise ValueError(said)
+            return list(jobs[:at]), said
+    return list(jobs), ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -308,6 +309,26 @@ def test_an_artifact_outside_a_run_names_its_verdicts_itself(tmp_path: Path) -> 
     assert resolve(moved, None, None, TABLE).out == Path("keep.verdicts.jsonl")
     [rows] = tmp_path.glob("run/artifacts/rows-*")
     assert resolve(rows, None, None, TABLE).out == tmp_path / "run" / "rows.verdicts.jsonl"
+
+
+def test_jobs_of_a_cluster_end_where_people_come_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Later jobs would name checkpoints by fingerprints that nobody knows yet."""
+    file, run_dir, said = reviewed_project(tmp_path), tmp_path / "run", tmp_path / "said" / "verdicts.jsonl"
+    command = ["launch", str(file), "--run-dir", str(run_dir), "--slurm", "--dry-run"]
+    waits = f"judged waits for verdicts: there is no {said}; launch again when people have judged"
+    assert cli.main(command, TABLE) == 0
+    told = capsys.readouterr().out
+    assert waits in told
+    assert "02-keep.sbatch" in told
+    assert "03-judged.sbatch" not in told
+    with pytest.raises(ValueError, match="waits for verdicts"):
+        whole_run(file)
+    assert cli.main(command, TABLE) == 2
+    assert capsys.readouterr().err.endswith(f"r1: {waits}\n")
+    said.parent.mkdir()
+    verdicts(said, one(4, "keep"))
+    assert cli.main(command, TABLE) == 0
+    assert {"03-judged.sbatch", "04-second.sbatch"} <= set(re.findall(r"\d\d-\w+\.sbatch", capsys.readouterr().out))
 
 
 @pytest.mark.slow

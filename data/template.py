@@ -74,6 +74,26 @@ class Convention:
             well_formed=self._matches(text),
         )
 
+    def fault(self, text: str) -> str | None:
+        """Why a completion is not well formed, in one phrase for whoever wrote it; None where it is."""
+        if self.parse(text).well_formed:
+            return None
+        if not text.strip():
+            return "the text is empty"
+        for tag in self.tags:
+            if (count := text.count(tag)) != 1:
+                return f"{tag} must stand there once, it is there {count} times" if count else f"{tag} is missing"
+        places = [text.index(tag) for tag in self.tags]
+        if places != sorted(places):
+            return f"the tags must come in the order {' '.join(self.tags)}"
+        if text[: places[0]].strip():
+            return f"nothing may stand before {self.tags[0]}"
+        if self.answer_open and text.rpartition(self.answer_close)[2].strip():
+            return f"nothing may stand after {self.answer_close}"
+        if self.answer_open and text.partition(self.reasoning_close)[2].partition(self.answer_open)[0].strip():
+            return f"nothing may stand between {self.reasoning_close} and {self.answer_open}"
+        return "the reasoning or the answer is empty"
+
     def _matches(self, text: str) -> bool:
         if any(text.count(tag) != 1 for tag in self.tags):
             return False

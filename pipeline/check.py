@@ -20,6 +20,7 @@ from pipeline import (
     check_parameters,
     check_rewards,
     check_text,
+    check_verdicts,
 )
 from pipeline.check_findings import Finding, Level, fail, fine, warn
 from pipeline.check_subject import Subject
@@ -46,6 +47,7 @@ CHECKS: Sequence[Check] = (
     Check("tokenizers", (), check_model.tokenizers),
     Check("contracts", ("models",), check_model.contracts),
     Check("convention", ("rows",), check_data.convention),
+    Check("verdicts", (), check_verdicts.verdicts),
     Check("template", ("rows", "models"), check_text.template),
     Check("labels", ("rows", "models"), check_text.labels),
     Check("prefill", ("models",), check_text.prefill),

@@ -60,8 +60,8 @@ class Subject:
 
     @property
     def steps(self) -> Iterator[Node]:
-        """The steps that train or sample; evaluations with them, preparations not."""
-        return (node for node in self.nodes if node.role is not Role.PREPARATION)
+        """The steps that train or sample; evaluations with them, preparations and reviews not."""
+        return (node for node in self.nodes if node.inputs.get("init"))
 
     @property
     def datasets(self) -> dict[str, Node]:
@@ -118,7 +118,8 @@ class Subject:
             maker = self.node(source)
             if maker is not None and maker.role is Role.STEP:
                 made = [self.rows(maker, need) for need in maker.inputs if maker.stage.needs[need].kind is Kind.DATASET]
-                rows += [{k: v for k, v in row.items() if k != "completion"} for part in made for row in part.rows]
+                lost = {"completion"} if "init" in maker.stage.needs else set()  # it samples others
+                rows += [{k: v for k, v in row.items() if k not in lost} for part in made for row in part.rows]
                 most = None  # nobody knows how many it will keep
                 continue
             try:

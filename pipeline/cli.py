@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import commands_check, commands_launch, commands_plan
+from pipeline import commands_check, commands_launch, commands_plan, commands_review
 
 if TYPE_CHECKING:
     from stages.stage import Stage
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_checkpoint(commands)
     commands_launch.add(commands)
     commands_check.add(commands)
+    commands_review.add(commands)
     for name, text in (("score", "score completions in a file"), ("rewards", "list the rewards")):
         commands.add_parser(name, help=text)
     return parser

@@ -50,6 +50,7 @@ def _launch(arguments: argparse.Namespace, table: Mapping[str, Stage]) -> int:
     from pipeline.config import dump, load
     from pipeline.graph import build
     from pipeline.jobs import plan_jobs
+    from pipeline.reviewed import before_people
     from pipeline.servers import with_places
     from pipeline.site import read_site
     from pipeline.slurm import Places
@@ -61,11 +62,13 @@ def _launch(arguments: argparse.Namespace, table: Mapping[str, Stage]) -> int:
     site = read_site(config.slurm, arguments.site, {key: getattr(arguments, key) for key in FLAGS})
     run_dir = (arguments.run_dir or Path("runs") / config.name).resolve()
     out = (arguments.out or run_dir / "launch").resolve()
-    jobs = plan_jobs(config, nodes, run_dir)
+    jobs, waits = before_people(plan_jobs(config, nodes, run_dir), nodes)
     site.check(node.name for node in nodes)
     if not jobs:
         print(f"Nothing to launch: every step in {run_dir} is current.")
         return 0
+    if waits:
+        print(waits)
     source = arguments.config.expanduser().resolve()
     places = Places(name=config.name, source=source, config=out / "config.json", run_dir=run_dir, logs=out / "logs")
     steps = [resolved_step(node, config) for node in nodes if node.role is Role.STEP]

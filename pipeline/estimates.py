@@ -13,7 +13,7 @@ from pipeline.hardware import Gpu
 from pipeline.messages import nearest
 from pipeline.setting import Setting
 from pipeline.sharding import of_launch
-from pipeline.step import Node, Role
+from pipeline.step import Node
 from pipeline.workload import Assumptions, Workload
 from pipeline.workloads import Workloads
 from stages.preference_model import PreferenceModelConfig
@@ -59,7 +59,7 @@ def plan(
     steps = tuple(
         estimate(config, node, hardware, models, workloads.of(node))
         for node in nodes
-        if node.role is not Role.PREPARATION
+        if node.inputs.get("init")  # the others rewrite rows
     )
     return Plan(steps=steps, notes=tuple(workloads.notes.values()))
 

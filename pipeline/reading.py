@@ -92,7 +92,7 @@ def _with_parents(file: Path, children: tuple[Path, ...]) -> Tree:
 
 
 def anchor_paths(tree: Tree, folder: Path) -> None:
-    """Make the paths of models, data and rewards absolute, for they are relative to the file that states them.
+    """Make the paths of models, data, rewards and verdicts absolute: they are relative to the file that states them.
 
     A path with a variable waits until it is filled in; it is relative to the configuration that is run.
     """
@@ -107,6 +107,9 @@ def anchor_paths(tree: Tree, folder: Path) -> None:
             entry["path"] = _anchored(path, folder)
         elif isinstance(path, list):
             entry["path"] = [_anchored(p, folder) if isinstance(p, str) else p for p in path]
+    for step in steps:
+        if isinstance(step.get("reviewed"), str) and step["reviewed"]:
+            step["reviewed"] = _anchored(step["reviewed"], folder)
 
 
 def _anchored(path: str, folder: Path) -> str:

@@ -27,6 +27,7 @@ from pipeline.messages import nearest
 from pipeline.plan import NEVER_MADE, Plan, State, Status, check_contracts, joined_inputs, local_models, make_plan
 from pipeline.preflight import preflight, require_sandboxes
 from pipeline.report import cell, write_report
+from pipeline.reviewed import check_unchanged
 from pipeline.revision import code_revision
 from pipeline.step import Node, Role, resolved_step
 from pipeline.store import Record, RunStore
@@ -225,6 +226,7 @@ def _make(
     except BaseException:
         attempts.end(work)
         raise
+    check_unchanged(node.config, state.recipe)
     outcome = outcome_from(outcome_json(outcome))
     for metric, found in outcome.metrics.items():
         if not all(map(math.isfinite, (found.value, found.low, found.high))):
@@ -253,7 +255,7 @@ def _make(
 
 def _found(node: Node, record: Record) -> str:
     """What there is to say about a finished step in a few words: rows by reason, or the accuracy."""
-    if node.role is Role.PREPARATION:
+    if node.role is Role.PREPARATION or node.stage.name == "review":
         return f" ({', '.join(f'{name} {count}' for name, count in record.counts.items())})"
     if node.role is Role.EVALUATION and "accuracy" in record.metrics:
         return f" (accuracy {cell(asdict(record.metrics['accuracy']))})"

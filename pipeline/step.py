@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from data.artifact import Kind
+from pipeline import reviewed
 from pipeline.config import NAME, Launch, RunConfig
 from pipeline.messages import checked_seed, explain, nearest, shorten
 from pipeline.preparation import identity
@@ -69,7 +70,8 @@ class Node:
         """The part of its configuration that says what it makes. Raises ValueError for a source that is not there."""
         if self.role is Role.PREPARATION:
             return identity(self.config)  # type: ignore[arg-type]
-        return without_servers(identified(self.config.model_dump(mode="json", exclude=set(self.config.NO_IDENTITY))))
+        dumped = self.config.model_dump(mode="json", exclude=set(self.config.NO_IDENTITY))
+        return without_servers(reviewed.identified(identified(dumped)))
 
 
 def read_step(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, Any], at: int) -> Node:
@@ -82,7 +84,7 @@ def read_step(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, 
 
 def read_node(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, Any], where: str, role: Role) -> Node:
     """Check one step written as `step`; `where` is the place of its keys in the configuration."""
-    step = anchored(step, Path(config.base_dir))
+    step = reviewed.anchored(anchored(step, Path(config.base_dir)), Path(config.base_dir))
     if "stage" not in step:
         raise ValueError(f"{where}: the key 'stage' is missing")
     if not isinstance(step["stage"], str) or step["stage"] not in table:

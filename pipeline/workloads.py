@@ -14,6 +14,7 @@ from pipeline.workload import BATCH_TOKENS, Assumptions, Drawing, Training, Work
 from stages.distillation import DistillationConfig
 from stages.preference_model import PreferenceModelConfig
 from stages.rejection_sampling import RejectionSamplingConfig
+from stages.review import ReviewConfig
 from stages.rollout.options import SamplingConfig
 from stages.sft_mix import SftMixConfig
 from stages.training.options import ReinforcementConfig, SupervisedConfig
@@ -125,6 +126,8 @@ class Workloads:
         node = self.nodes.get(source)
         if node is not None and isinstance(node.config, RejectionSamplingConfig):
             return round(self._prompts(node, node.config) * node.config.samples * node.config.keep_fraction)
+        if node is not None and isinstance(node.config, ReviewConfig):  # people change few rows
+            return self._rows(node, "data")
         spec = self.config.data.get(source, {})
         stated = spec.get("rows")
         if isinstance(stated, int):

@@ -166,7 +166,27 @@ def wrong_completion(world: World) -> None:
     world.rows("problems", [problem(n, answer=None, tests=TESTS, completion=done) for n in range(4)])
 
 
+def judged(*verdicts: Any) -> Fault:
+    """Chains that people have judged before the cold start; without verdicts, are about to judge."""
+
+    def change(world: World) -> None:
+        more({"name": "judged", "stage": "review", "data_from": "chains", "reviewed": "said.jsonl"})(world)
+        world.step("cold_start", data_from="judged")
+        if verdicts:
+            world.rows("said", verdicts)
+
+    return change
+
+
 CASES: Mapping[str, tuple[Fault, str]] = {
+    "a verdict that is none": (
+        judged({"id": "c0", "verdict": "keep"}, {"id": "c1", "verdict": "dorp"}),
+        "verdicts: steps.judged: FOLDER/said.jsonl:2: unknown verdict 'dorp'; did you mean 'drop'?",
+    ),
+    "a correction in no convention": (
+        judged({"id": "c0", "verdict": "correct", "completion": "<think>a</think>b"}),
+        "verdicts: steps.judged: FOLDER/said.jsonl:1: the correction of 'c0' cannot be used: <answer> is missing",
+    ),
     "unknown key": (
         top(sede=1),
         "config: FOLDER/world.yaml: unknown key 'sede'; did you mean 'seed'?",

@@ -27,7 +27,7 @@ from pipeline.preflight import preflight
 from stages import STAGES
 from stages.stage import Input
 from tests.chains import ROOT, run
-from tests.check_faults import CASES, SAMPLING, TESTS, both, cold, more, program, rl, rows, top, user, wrote
+from tests.check_faults import CASES, SAMPLING, TESTS, both, cold, judged, more, program, rl, rows, top, user, wrote
 from tests.check_world import World, chain, problem
 from tests.doc_pages import table_rows
 
@@ -91,6 +91,10 @@ def test_a_check_that_saw_less_says_so(world: World) -> None:
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
+        (
+            judged(),
+            "verdicts: steps.judged: the run will wait for verdicts there: FOLDER/said.jsonl is not there yet",
+        ),
         (
             rows("chains", *[chain(n) for n in range(5)], chain(5, "zh")),
             "convention: steps.cold_start.data_from: 1 of 6 completions do not follow the convention 'think_answer', "

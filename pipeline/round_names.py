@@ -96,12 +96,10 @@ class _Names:
             asked = self.asked[block.name]
             key = f"{self.where}: steps.{block.name}.first"
             if isinstance(block.first, str) and not asked:
-                raise ValueError(f"{key}: no step of these rounds reads a NAME@{PREVIOUS}")
+                raise ValueError(f"{key}: no step of round 1 reads a NAME@{PREVIOUS}")
             for name in block.first if isinstance(block.first, dict) else ():
                 if name not in asked:
-                    raise ValueError(
-                        f"{key}: no step of these rounds reads {name}@{PREVIOUS}{nearest(str(name), asked)}"
-                    )
+                    raise ValueError(f"{key}: no step of round 1 reads {name}@{PREVIOUS}{nearest(str(name), asked)}")
 
     def spread(self, steps: Tree) -> Tree:
         """Keys by step, where the name of a repeated one stands for all its rounds."""

@@ -161,15 +161,16 @@ def _check_changes(changes: Any, block: Block, where: str) -> None:
 
 
 def _check_names(tree: Tree, places: Sequence[Place | None], where: str) -> None:
-    """A name of a block, or of a step inside one, belongs to nothing else: it would mean two things."""
+    """The name of a block, of a step inside one or of its copies belongs to nothing else: it would mean two things."""
     taken = dict.fromkeys(step_names([step for step in tree["steps"] if not is_block(step)]), "step")
     for section, kind in (("data", "dataset"), ("models", "model")):
         taken |= dict.fromkeys(section_names(tree, section), kind)
     for block in {id(place.block): place.block for place in places if place}.values():
-        for name, kind in ((block.name, "block of rounds"), *((n, f"step of {block.name!r}") for n in block.steps)):
+        copies = [name for step in block.steps for name in block.all(step, block.rounds)]
+        for name in (block.name, *block.steps, *copies):
             if name in taken:
                 raise ValueError(f"{where}: steps.{block.name}: the name {name!r} is already that of a {taken[name]}")
-            taken[name] = kind
+            taken[name] = "block of rounds" if name == block.name else f"step of {block.name!r}"
 
 
 def _numbered(value: Any, number: int) -> Any:

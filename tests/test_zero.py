@@ -35,12 +35,12 @@ def test_nothing_but_the_base_s_own_verified_answers_is_learned_from() -> None:
 
 
 def small(folder: Path) -> Path:
-    sampling = {"rows": 60, "keep_fraction": 1.0}
-    tuning = {"batch_size": 4, "epochs": 2}
+    sampling = {"rows": 40, "keep_fraction": 1.0}
+    tuning = {"batch_size": 4, "epochs": 1}
     config = {
         "extends": str(CONFIG),
         "name": "small",
-        "data": {"problems": {"rows": 40}, "more_problems": {"rows": 60}, "held_out": {"rows": 20}},
+        "data": {"problems": {"rows": 40}, "more_problems": {"rows": 40}, "held_out": {"rows": 20}},
         "models": {"base": {"evaluate": False}},
         "launch": {"checkpoint_steps": 2},
         "steps": [

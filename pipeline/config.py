@@ -18,12 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from data.template import CONVENTIONS
 from pipeline import launch_files
 from pipeline.messages import explain, nearest, shorten
+from pipeline.names import NAME
 from pipeline.reading import anchor_paths, read
 from pipeline.site import Site
 from stages.stage import Placement, checked_number
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""What a run, a step, a model or a dataset may be called: it becomes part of a path."""
 
 PINNED = re.compile(r"[0-9a-f]{40}")
 UNPINNED = "unpinned"

@@ -1,4 +1,4 @@
-"""YAML files to one plain mapping: `extends:`, `${vars.x}`, dotted overrides. What the keys mean is config.py's.
+"""YAML files to one plain mapping: `extends:`, variables, dotted overrides, rounds. What the keys mean is config.py's.
 
 JSON is YAML, so the resolved configuration that a run writes can be run again.
 """
@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from pipeline import round_names, rounds
+from pipeline.inheritance import Tree, merge, step_names, without
 from pipeline.messages import nearest, shorten
-
-Tree = dict[str, Any]
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
@@ -44,10 +44,18 @@ _Loader.add_implicit_resolver(
 def read(file: Path, overrides: Sequence[str] = ()) -> Tree:
     """The merged, overridden and interpolated mapping of `file`. Raises ValueError with one line."""
     try:
-        tree = _without(_with_parents(file, ()), str(file))
-        for text in overrides:
+        tree = without(_with_parents(file, ()), str(file))
+        of_one_round = [text for text in overrides if not _override(tree, text)]
+        for block in rounds.blocks(tree):
+            for key in {"rounds", "first"} & block.keys():
+                block[key] = _fill(block[key], _variables(tree, file), f"{file}: steps.{block.get('name')}.{key}", ())
+        places = rounds.unroll(tree, str(file))
+        for text in of_one_round:
             _override(tree, text)
-        return _interpolate(tree, file)
+        variables = _variables(tree, file)
+        tree = {key: _fill(value, variables, f"{file}: {key}", ()) for key, value in tree.items()}
+        round_names.wire(tree, places, str(file))
+        return tree
     except RecursionError:
         raise ValueError(f"{file}: nested too deeply, or an alias (*name) stands inside its own anchor") from None
 
@@ -88,7 +96,7 @@ def _with_parents(file: Path, children: tuple[Path, ...]) -> Tree:
         return tree
     if not isinstance(parent, str):
         raise ValueError(f"{file}: extends: expected the name of one file, got {shorten(parent)}")
-    return _merge(_with_parents((file.parent / parent).resolve(), (*children, file)), tree, str(file))
+    return merge(_with_parents((file.parent / parent).resolve(), (*children, file)), tree, str(file))
 
 
 def anchor_paths(tree: Tree, folder: Path) -> None:
@@ -97,7 +105,7 @@ def anchor_paths(tree: Tree, folder: Path) -> None:
     A path with a variable waits until it is filled in; it is relative to the configuration that is run.
     """
     entries = [entry for section in ("models", "data") for entry in _items(tree.get(section))]
-    steps = [step for step in _items(tree.get("steps")) if isinstance(step, dict)]
+    steps = rounds.steps_of(tree)
     for owner in (tree, *steps):
         for holder in (owner, owner.get("evaluate")):
             entries += _items(holder.get("rewards")) if isinstance(holder, dict) else []
@@ -120,59 +128,25 @@ def _items(section: Any) -> list[Any]:
     return list(section.values()) if isinstance(section, dict) else section if isinstance(section, list) else []
 
 
-def _merge(below: Tree, above: Tree, where: str) -> Tree:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        if key == "steps" and isinstance(old, list) and isinstance(value, list):
-            merged[key] = _merge_named(old, value, where)
-        elif isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = _merge(old, value, where)
-        else:
-            merged[key] = value
-    return merged
+def _override(tree: Tree, text: str) -> bool:
+    """Apply one `a.b=value`; an item of a list is reached by its `name` or its index.
 
-
-def _merge_named(below: list[Any], above: list[Any], where: str) -> list[Any]:
-    merged: dict[str, Any] = {}
-    for step in (*below, *above):
-        if not isinstance(step, dict) or not isinstance(step.get("name"), str):
-            raise ValueError(f"{where}: steps: each step needs a name, got {shorten(step)}")
-        name = step["name"]
-        merged[name] = _merge(merged[name], step, where) if name in merged else step
-    return list(merged.values())
-
-
-def _without(tree: Tree, where: str) -> Tree:
-    """Leave out the inherited steps, data and models that `without:` names."""
-    names = tree.pop("without", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{where}: without: expected a list of names, got {shorten(names)}")
-    steps = tree.get("steps") if isinstance(tree.get("steps"), list) else []
-    sections = [tree[key] for key in ("models", "data") if isinstance(tree.get(key), dict)]
-    known = {step.get("name") for step in steps or [] if isinstance(step, dict)} | {n for s in sections for n in s}
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{where}: without: unknown name {name!r}{nearest(name, map(str, known))}")
-        for section in sections:
-            section.pop(name, None)
-    if steps:
-        tree["steps"] = [s for s in steps if not (isinstance(s, dict) and s.get("name") in names)]
-    return tree
-
-
-def _override(tree: Tree, text: str) -> None:
-    """Apply one `a.b=value`; an item of a list is reached by its `name` or its index."""
+    Returns False, and leaves `tree` alone, for a step of one round while the rounds are not unrolled.
+    """
     dotted, equals, value = text.partition("=")
     if not equals or not dotted or "" in dotted.split("."):
         raise ValueError(f"--set {text}: expected KEY=VALUE, as in steps.cold_start.epochs=1")
-    *parents, last = dotted.split(".")
+    parts = rounds.located(tree, dotted.split("."))
+    if parts is None:
+        return False
+    *parents, last = parts
     place: Any = tree
     for part in parents:
         place = place.setdefault(part, {}) if isinstance(place, dict) else place[_index(place, part, text)]
         if not isinstance(place, dict | list):
             raise ValueError(f"--set {text}: {part!r} is {shorten(place)} and has no keys")
     place[last if isinstance(place, dict) else _index(place, last, text)] = _parse(value, f"--set {text}")
+    return True
 
 
 def _index(items: list[Any], part: str, text: str) -> int:
@@ -181,15 +155,15 @@ def _index(items: list[Any], part: str, text: str) -> int:
         return names.index(part)
     if part.isdigit() and int(part) < len(items):
         return int(part)
-    known = [name for name in names if name] or [str(number) for number in range(len(items))]
+    known = step_names(items) or [str(number) for number in range(len(items))]
     raise ValueError(f"--set {text}: unknown name {part!r}{nearest(part, known)}")
 
 
-def _interpolate(tree: Tree, file: Path) -> Tree:
+def _variables(tree: Tree, file: Path) -> Tree:
     variables = tree.get("vars") or {}
     if not isinstance(variables, dict):
         raise ValueError(f"{file}: vars: expected names and values, got {shorten(variables)}")
-    return {key: _fill(value, variables, f"{file}: {key}", ()) for key, value in tree.items()}
+    return variables
 
 
 def _fill(value: Any, variables: Mapping[str, Any], where: str, inside: tuple[str, ...]) -> Any:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from data.artifact import Kind
 from pipeline import reviewed
-from pipeline.config import NAME, Launch, RunConfig
+from pipeline.config import Launch, RunConfig
 from pipeline.messages import checked_seed, explain, nearest, shorten
+from pipeline.names import NAME
 from pipeline.preparation import identity
 from pipeline.reward_specs import anchored, identified
 from pipeline.servers import without_servers

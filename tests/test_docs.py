@@ -26,7 +26,7 @@ from data.records import COLUMNS
 from data.schemas import KEYS, SOURCES, check
 from data.template import CONVENTIONS
 from data.tiny.world import SPLITS
-from pipeline import cli
+from pipeline import cli, rounds
 from pipeline.config import RunConfig, load
 from pipeline.graph import build
 from pipeline.reward_specs import check_rewards
@@ -300,7 +300,7 @@ def test_techniques_are_complete_and_refer_to_what_exists() -> None:
     known = {*keys(RunConfig), *RunConfig.model_fields, *rewards.REWARDS, *SOURCES, *CONVENTIONS, *STAGES, *KEYS}
     known |= {key for name in STAGES for key in keys(STAGES[name].config)}
     known |= {f"{need}_from" for name in STAGES for need in STAGES[name].needs}
-    known |= {"model", "domains", "schedule", "tensor_parallel_size"}
+    known |= {"model", "domains", "schedule", "tensor_parallel_size", *rounds.KEYS}
     for row in rows:
         for code in re.findall(r"`([^`]+)`", row[2]):
             exists = code in known or (ROOT / code).is_file() or importlib.util.find_spec(code) is not None

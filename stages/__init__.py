@@ -40,6 +40,7 @@ STAGES: Mapping[str, Stage] = StageTable(
         "general_rl": "stages.general_rl:GENERAL_RL",
         "distillation": "stages.distillation:DISTILLATION",
         "preference_model": "stages.preference_model:PREFERENCE_MODEL",
+        "safety_model": "stages.safety_model:SAFETY_MODEL",
         "evaluation": "stages.evaluation:EVALUATION",
     }
 )

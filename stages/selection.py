@@ -16,11 +16,13 @@ from data.curate import cap_per_prompt, deduplicate
 from data.readability import Readability, unreadable
 from data.records import Row
 from rewards.reward import Sample, Status
-from stages.scoring import Scored
+from stages.scoring import Scored, safety_doubt
 
 KEPT = "kept"
 BELOW = "below the top fraction"
 WRONG = "wrong"
+MARGIN = 0.2
+"""Distance in probability from a safety model's threshold up to which a person should look."""
 POOR = " scored below "
 """Between the name of a reward and its least score."""
 
@@ -49,6 +51,8 @@ class Rules:
     min_scores: Mapping[str, float]
     near_duplicates: float | None
     readability: Readability
+    safety: Mapping[str, float] = field(default_factory=dict)
+    """Names of the rewards by which unsafe candidates are never kept, each with its threshold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +86,9 @@ def refusal(candidate: Candidate, rules: Rules) -> str | None:
     said = sample.completion if parsed.reasoning is None else parsed.reasoning
     if reason := unreadable(said, sample.language, rules.readability):
         return reason
+    for name in rules.safety:
+        if reason := safety_doubt(scored, name):
+            return reason
     for name, least in rules.min_scores.items():
         score = scored.scores.get(name)
         if score is not None and score < least:
@@ -144,8 +151,11 @@ def _total(candidate: Candidate) -> float:
     return -math.inf if candidate.scored.total is None else candidate.scored.total
 
 
-def edge_cases(candidates: Sequence[Candidate], selection: Selection, limit: int) -> Iterator[Row]:
-    """At most `limit` rows for each kind of doubt, each with `reason` (what became of it) and `doubt`."""
+def edge_cases(
+    candidates: Sequence[Candidate], selection: Selection, limit: int, safety: Mapping[str, float] | None = None
+) -> Iterator[Row]:
+    """At most `limit` rows for each kind of doubt, each with `reason` (what became of it) and `doubt`. `safety` is that
+    of the rules."""
     cut = len(selection.kept)
     near = [*selection.ranked[max(0, cut - limit // 2) : cut], *selection.ranked[cut : cut + limit // 2]]
     if cut == len(selection.ranked):
@@ -157,10 +167,22 @@ def edge_cases(candidates: Sequence[Candidate], selection: Selection, limit: int
         "the majority gives an answer that the verifier refuses": list(_outvoted(candidates)),
         "right by the verifier, poor by another reward": right_but_poor,
         "the verifier had trouble": troubled,
+        "close to the threshold of the safety model": _hardly_told(candidates, safety or {}),
     }
     for doubt, found in kinds.items():
         for candidate in found[:limit]:
             yield {**candidate.row, "reason": selection.reasons[candidate.id], "doubt": doubt}
+
+
+def _hardly_told(candidates: Sequence[Candidate], safety: Mapping[str, float]) -> list[Candidate]:
+    """The right candidates whose probability of being safe is within MARGIN of a threshold, the closest first."""
+    gaps = {}
+    for candidate in candidates:
+        scores = candidate.scored.scores
+        own = [abs(score - least) for name, least in safety.items() if (score := scores.get(name)) is not None]
+        if candidate.scored.correct == 1 and own and min(own) <= MARGIN:
+            gaps[candidate.id] = min(own)
+    return sorted((c for c in candidates if c.id in gaps), key=lambda c: gaps[c.id])
 
 
 def _trouble(candidate: Candidate) -> bool:

@@ -13,9 +13,10 @@ from data.records import write_rows
 from data.tiny.chat import COMPLIANCE
 from data.tiny.world import rows as world
 from rewards.reward import Sample, Status
-from rewards.safety_model import SafetyModel
-from stages.safety_model import SAFETY_MODEL, SafetyModelConfig
+from rewards.safety_model import SafetyModel, parts
+from stages.safety_model import SAFETY_MODEL, SafetyModelConfig, examples
 from stages.stage import Context, Outcome, Placement
+from stages.training.models import load_scoring_tokenizer
 from tests.tiny_model import one_thread
 
 __all__ = ["one_thread"]
@@ -91,6 +92,19 @@ def test_an_encoder_tells_the_embedded_worlds_answers_apart(encoder: Path, tmp_p
 
 
 PAIRS = [row for row in world("preference", 120, seed=5) if row["domain"] == "safety"]
+
+
+def test_what_is_learned_is_what_is_read(encoder: Path) -> None:
+    """The final answer alone, in the classifier's own template, without special tokens of its own."""
+    tokenizer = load_scoring_tokenizer(encoder)
+    text = "<think>\nhm\n</think>\n<answer>\nNo.<|im_end|> I will not.\n</answer>"
+    row = {**PAIRS[0], "completion": [{"role": "assistant", "content": text}], "safe": True}
+    [[example], counts] = examples([row], SafetyModelConfig(), tokenizer, "think_answer")
+    [read] = parts(tokenizer, row["prompt"][0]["content"], "No.<|im_end|> I will not.", 1000)
+    assert tokenizer.decode(example.ids) == read
+    assert "hm" not in read
+    assert read.count("<|im_end|>") == 2
+    assert (example.label, counts["rows_used"]) == (1, 1)
 
 
 def test_what_is_saved_says_what_it_is(encoder: Path, tmp_path: Path) -> None:

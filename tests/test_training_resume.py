@@ -79,8 +79,10 @@ CASES = [
     ),
     (
         SAFETY_MODEL,
-        SafetyModelConfig(learning_rate=1e-3, batch_size=8, epochs=2, dropout=0.1, safe_domains=("general",)),
-        ("preference", 40),
+        SafetyModelConfig(
+            learning_rate=1e-3, batch_size=8, epochs=2, dropout=0.1, held_out=0.3, safe_domains=("general",)
+        ),
+        ("preference", 60),
     ),
 ]
 

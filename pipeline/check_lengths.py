@@ -10,14 +10,15 @@ from data.adapters import At, Unusable, lay_out
 from data.records import Row
 from data.template import CONVENTIONS
 from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_judged import judged_sizes
 from pipeline.check_subject import Subject
 from pipeline.check_text import encoded, inputs, learners
 from pipeline.step import Node
 from pipeline.weights import read_json
 from stages.distillation import DistillationConfig
-from stages.preference_model import PreferenceModelConfig, answer_ids
+from stages.preference_model import PreferenceModelConfig
 from stages.rollout.options import SamplingConfig
-from stages.safety_model import SafetyModelConfig, examples
+from stages.safety_model import SafetyModelConfig
 from stages.training.classifier import ClassifierConfig
 from stages.training.options import ReinforcementConfig, SupervisedConfig
 
@@ -78,28 +79,13 @@ def _judged(subject: Subject, node: Node) -> Iterator[Finding]:
     if tokenizer is None:
         return
     try:
-        sizes = _judged_sizes(subject, node, tokenizer)
+        sizes = judged_sizes(subject, node, tokenizer)
     except ValueError as error:
         yield fail(f"{node.where}.data_from: {error}")
         return
     if rows and not sizes and isinstance(node.config, SafetyModelConfig):
         yield fail(f"{node.where}.data_from: none of {len(rows)} rows says whether an answer is safe")
     yield from _too_long(subject, node, sizes)
-
-
-def _judged_sizes(subject: Subject, node: Node, tokenizer: Any) -> list[tuple[int, str]]:
-    """(tokens, id of the row) of every answer that a safety model learns from, and of the longer side of every pair.
-
-    Raises ValueError for a label of safety that is none.
-    """
-    name, rows = subject.config.convention, subject.rows(node, "data").rows
-    if isinstance(node.config, SafetyModelConfig):
-        return [(len(e.ids), e.row) for e in examples(rows, node.config, tokenizer, name)[0]]
-    return [
-        (max(len(answer_ids(tokenizer, r, r[s][-1]["content"], name)) for s in ("chosen", "rejected")), r["id"])
-        for r in rows
-        if r.get("chosen") and r.get("rejected")
-    ]
 
 
 def longest_seen(subject: Subject, node: Node) -> tuple[int, int]:
@@ -111,7 +97,7 @@ def longest_seen(subject: Subject, node: Node) -> tuple[int, int]:
         return 0, 0
     if scores:
         try:
-            sizes = _judged_sizes(subject, node, tokenizer)
+            sizes = judged_sizes(subject, node, tokenizer)
         except ValueError:  # the check of the lengths says why
             sizes = []
     else:

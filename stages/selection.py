@@ -16,13 +16,12 @@ from data.curate import cap_per_prompt, deduplicate
 from data.readability import Readability, unreadable
 from data.records import Row
 from rewards.reward import Sample, Status
+from stages.near_threshold import hardly_told
 from stages.scoring import Scored, safety_doubt
 
 KEPT = "kept"
 BELOW = "below the top fraction"
 WRONG = "wrong"
-MARGIN = 0.2
-"""Distance in probability from a safety model's threshold up to which a person should look."""
 POOR = " scored below "
 """Between the name of a reward and its least score."""
 
@@ -167,22 +166,11 @@ def edge_cases(
         "the majority gives an answer that the verifier refuses": list(_outvoted(candidates)),
         "right by the verifier, poor by another reward": right_but_poor,
         "the verifier had trouble": troubled,
-        "close to the threshold of the safety model": _hardly_told(candidates, safety or {}),
+        "close to the threshold of the safety model": hardly_told(candidates, safety or {}),
     }
     for doubt, found in kinds.items():
         for candidate in found[:limit]:
             yield {**candidate.row, "reason": selection.reasons[candidate.id], "doubt": doubt}
-
-
-def _hardly_told(candidates: Sequence[Candidate], safety: Mapping[str, float]) -> list[Candidate]:
-    """The right candidates whose probability of being safe is within MARGIN of a threshold, the closest first."""
-    gaps = {}
-    for candidate in candidates:
-        scores = candidate.scored.scores
-        own = [abs(score - least) for name, least in safety.items() if (score := scores.get(name)) is not None]
-        if candidate.scored.correct == 1 and own and min(own) <= MARGIN:
-            gaps[candidate.id] = min(own)
-    return sorted((c for c in candidates if c.id in gaps), key=lambda c: gaps[c.id])
 
 
 def _trouble(candidate: Candidate) -> bool:

@@ -10,13 +10,16 @@ from data.adapters import At, Unusable, lay_out
 from data.records import Row
 from data.template import CONVENTIONS
 from pipeline.check_findings import Finding, fail, fine, warn
+from pipeline.check_judged import judged_sizes
 from pipeline.check_subject import Subject
 from pipeline.check_text import encoded, inputs, learners
 from pipeline.step import Node
 from pipeline.weights import read_json
 from stages.distillation import DistillationConfig
-from stages.preference_model import PreferenceModelConfig, answer_ids
+from stages.preference_model import PreferenceModelConfig
 from stages.rollout.options import SamplingConfig
+from stages.safety_model import SafetyModelConfig
+from stages.training.classifier import ClassifierConfig
 from stages.training.options import ReinforcementConfig, SupervisedConfig
 
 POSITIONS = ("max_position_embeddings", "n_positions")
@@ -55,8 +58,8 @@ def learned(subject: Subject) -> Iterator[Finding]:
         yield from _too_long(subject, node, sizes)
         longest = max([longest, *(size for size, _ in sizes)])
     for node in subject.steps:
-        if isinstance(node.config, PreferenceModelConfig):
-            yield from _pairs(subject, node)
+        if isinstance(node.config, ClassifierConfig):
+            yield from _judged(subject, node)
     yield fine(f"the longest row has {longest} tokens" if longest else "no step learns from completions")
 
 
@@ -66,35 +69,37 @@ def _learned_sizes(subject: Subject, node: Node, tokenizer: Any) -> list[tuple[i
     return [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
 
 
-def _pairs(subject: Subject, node: Node) -> Iterator[Finding]:
+def _judged(subject: Subject, node: Node) -> Iterator[Finding]:
+    """What a step that makes a scorer would learn from."""
     tokenizer = subject.tokenizer_or_none(node.inputs["init"][0], scoring=True)
     rows = subject.rows(node, "data").rows
-    pairs = [row for row in rows if row.get("chosen") and row.get("rejected")]
-    if rows and not pairs:
+    paired = isinstance(node.config, PreferenceModelConfig)
+    if paired and rows and not any(row.get("chosen") and row.get("rejected") for row in rows):
         yield fail(f"{node.where}.data_from: none of {len(rows)} rows is a pair (columns chosen and rejected)")
-    if tokenizer is not None:
-        yield from _too_long(subject, node, _pair_sizes(subject, pairs, tokenizer))
-
-
-def _pair_sizes(subject: Subject, pairs: Sequence[Row], tokenizer: Any) -> list[tuple[int, str]]:
-    """(tokens of the longer side, id) of every pair."""
-    name = subject.config.convention
-    return [
-        (max(len(answer_ids(tokenizer, r, r[s][-1]["content"], name)) for s in ("chosen", "rejected")), r["id"])
-        for r in pairs
-    ]
+    if tokenizer is None:
+        return
+    try:
+        sizes = judged_sizes(subject, node, tokenizer)
+    except ValueError as error:
+        yield fail(f"{node.where}.data_from: {error}")
+        return
+    if rows and not sizes and isinstance(node.config, SafetyModelConfig):
+        yield fail(f"{node.where}.data_from: none of {len(rows)} rows says whether an answer is safe")
+    yield from _too_long(subject, node, sizes)
 
 
 def longest_seen(subject: Subject, node: Node) -> tuple[int, int]:
     """(tokens of the longest row that the step would learn from, of the longest prompt that it would sample an answer
     to); 0 where there is none, or no tokenizer."""
-    scores = isinstance(node.config, PreferenceModelConfig)
+    scores = isinstance(node.config, ClassifierConfig)
     tokenizer = subject.tokenizer_or_none(node.inputs["init"][0], scoring=scores)
     if tokenizer is None:
         return 0, 0
     if scores:
-        pairs = [row for row in subject.rows(node, "data").rows if row.get("chosen") and row.get("rejected")]
-        sizes = _pair_sizes(subject, pairs, tokenizer)
+        try:
+            sizes = judged_sizes(subject, node, tokenizer)
+        except ValueError:  # the check of the lengths says why
+            sizes = []
     else:
         sizes = _learned_sizes(subject, node, tokenizer) if isinstance(node.config, SupervisedConfig) else []
     limit = getattr(node.config, "max_length", 0)

@@ -14,6 +14,7 @@ from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.contract import check_inputs
 from pipeline.weights import parameter_count, read_json, weight_files
+from stages.stage import Judges
 
 
 def models(subject: Subject) -> Iterator[Finding]:
@@ -32,8 +33,8 @@ def models(subject: Subject) -> Iterator[Finding]:
             continue
         if kind := _unknown_kind(config):
             yield fail(f"models.{name}: the installed transformers does not know the model_type {kind!r}")
-        if _scores(subject, name):
-            yield from _scorer(name, config)
+        for judges in _scores(subject, name):
+            yield from _scorer(name, config, judges)
         seen.append(f"{name} {_size(count)}")
     yield fine(", ".join(seen) or "no given model is read")
 
@@ -45,22 +46,29 @@ def _unknown_kind(config: Mapping[str, Any]) -> str | None:
     return None if kind in CONFIG_MAPPING_NAMES or "auto_map" in config else str(kind)
 
 
-def _scores(subject: Subject, name: str) -> bool:
-    """Whether it is wired where a preference model is needed."""
-    return any(
-        node.stage.needs[need].scorer and name in sources
-        for node in subject.steps
-        for need, sources in node.inputs.items()
+def _scores(subject: Subject, name: str) -> list[Judges]:
+    """What it is wired to judge: where a preference model is needed, or a safety model."""
+    return sorted(
+        {
+            node.stage.needs[need].judges
+            for node in subject.steps
+            for need, sources in node.inputs.items()
+            if node.stage.needs[need].scorer and name in sources
+        }
     )
 
 
-def _scorer(name: str, config: Mapping[str, Any]) -> Iterator[Finding]:
+def _scorer(name: str, config: Mapping[str, Any], judges: Judges) -> Iterator[Finding]:
     kinds = config.get("architectures") or ["nothing"]
+    labels = {"preference": "with one label", "safety": "that tells safe from unsafe"}
     if not any("SequenceClassification" in str(kind) for kind in kinds):
         yield fail(
-            f"models.{name}: it is wired as a preference model, and its config.json says {kinds[0]}; "
-            "a preference model is a sequence classifier with one label"
+            f"models.{name}: it is wired as a {judges} model, and its config.json says {kinds[0]}; "
+            f"a {judges} model is a sequence classifier {labels[judges]}"
         )
+    elif judges == "safety":
+        if len(config.get("id2label") or {0: ""}) < 2:
+            yield fail(f"models.{name}: it has one label, a safety model tells safe from unsafe")
     elif len(config.get("id2label") or {0: ""}) != 1:
         yield fail(f"models.{name}: it has {len(config['id2label'])} labels, a preference model has one")
 

@@ -1,7 +1,7 @@
 """Every reward of every step on completions whose score is known: right ones, wrong ones, empty ones, hostile ones.
 
 A verifier must give full marks to the gold, none to a wrong answer, and end in time whatever it reads. A reward that
-loads a model or asks an endpoint (preference, judge) is only built.
+loads a model or asks an endpoint (preference, safety_model, judge) is only built.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SECONDS = 15.0
 PROGRAMS = 2
 """Rows whose tests are run, for each step."""
 VERIFIERS = ("Accuracy", "Correctness", "Program")
-NOT_TRIED = ("Preference", "Judge")
+NOT_TRIED = ("Preference", "SafetyModel", "Judge")
 """They need a model, or somebody who answers."""
 
 
@@ -67,7 +67,7 @@ def _terms(subject: Subject, node: Node) -> list[Term]:
 
     assert node.stage.mix is not None
     context = Context(seed=0, convention=subject.config.convention, work=Path(), sandbox=subject.config.sandbox)
-    specs = complete(node.stage.mix(node.config, node.wired), "wired", context, "rewards")
+    specs = complete(node.stage.mix(node.config, node.wired), "wired", context, "rewards", "wired")
     terms = rewards.build(specs).terms
     return [term for term in terms if type(term.reward).__name__ not in NOT_TRIED]
 

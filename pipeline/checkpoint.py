@@ -19,6 +19,9 @@ from pipeline.whole_weights import check_weights
 from pipeline.worker import perform
 from stages.stage import Context, Metric, Outcome, Stage
 
+SCORERS = ("preference_model", "safety_model")
+"""Stages whose checkpoints write no text."""
+
 
 def open_checkpoint(path: Path) -> tuple[Artifact, str, str]:
     """A checkpoint with the convention and the prefill that it was trained under, as far as its record says.
@@ -31,8 +34,8 @@ def open_checkpoint(path: Path) -> tuple[Artifact, str, str]:
         raise ValueError(f"{path} is not a checkpoint: it has no config.json")
     check_weights(path)
     record = Record.read(path)
-    if record and record.recipe.get("stage") == "preference_model":
-        raise ValueError(f"{path} is a preference model: it scores text and writes none")
+    if record and (stage := str(record.recipe.get("stage"))) in SCORERS:
+        raise ValueError(f"{path} is a {stage.replace('_', ' ')}: it scores text and writes none")
     contract = model_contract(path, record.contract.convention if record else None)
     artifact = Artifact(kind=Kind.MODEL, path=path, fingerprint="0" * 12, name=path.name, contract=contract)
     prefill = str(record.recipe.get("prefill", "")) if record else ""

@@ -133,8 +133,8 @@ def _setting(
         sequences, _ = accumulation(_batch(own), own.micro_batch_size, processes)
     except ValueError as error:
         raise ValueError(f"{node.where}: {error}; say --gpus") from None
-    scores = isinstance(own, PreferenceModelConfig)
-    reward = node.inputs.get("preference", ())
+    pairs = isinstance(own, PreferenceModelConfig)
+    scorers = [source for need, found in node.inputs.items() if node.stage.needs[need].scorer for source in found]
     adapters = sizes.adapted * own.lora.rank if own.lora else 0
     return Setting(
         sizes=sizes,
@@ -144,12 +144,12 @@ def _setting(
         processes=processes,
         mixed=node.launch.mixed_precision != "no",
         checkpointing=node.launch.gradient_checkpointing or sharding.checkpointing,
-        sequences=sequences * (2 if scores else 1),
+        sequences=sequences * (2 if pairs else 1),
         length=work.training.longest,
         eager=own.attention == "eager",
-        head=not scores,
+        head=node.stage.generative,
         reference=_reference(own),
-        scorer=sum(models.sizes(name).parameters for name in reward),
+        scorer=sum(models.sizes(name).parameters for name in scorers),
         on_cpu=hardware.gpu.name == "cpu",
     )
 

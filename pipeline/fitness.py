@@ -26,6 +26,7 @@ NEEDED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "sft_mix": (("completion",), "a completion to learn"),
     "distillation": (("completion",), "a completion to learn"),
     "preference_model": (("chosen",), "a pair (columns chosen and rejected)"),
+    "safety_model": (("completion", "chosen"), "an answer to learn from"),
     "reasoning_rl": (("answer", "tests"), "an answer or tests to verify against"),
     "rejection_sampling": (("answer", "tests"), "an answer or tests to verify against"),
 }

@@ -110,6 +110,7 @@ def _evaluation(config: RunConfig, table: Mapping[str, Stage], name: str, own: A
 def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
     kinds = {**dict.fromkeys(config.models, Kind.MODEL), **dict.fromkeys(config.data, Kind.DATASET)}
     kinds |= {node.name: node.stage.makes for node in nodes if node.role is Role.STEP}
+    judges = {node.name: node.stage.judges for node in nodes}
     writes = {node.name: node.stage.generative for node in nodes if node.stage.makes is Kind.MODEL}
     for node in nodes:
         where = "evaluate" if node.role is Role.EVALUATION else f"steps.{node.name}"
@@ -125,6 +126,11 @@ def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
                     made, needed = ("writes text", "scores") if writes[source] else ("scores", "writes text")
                     raise ValueError(
                         f"{where}.{name}_from: {source!r} is a model that {made}, one that {needed} is needed"
+                    )
+                if source in writes and not writes[source] and judges[source] != node.stage.needs[name].judges:
+                    raise ValueError(
+                        f"{where}.{name}_from: {source!r} is a {judges[source]} model, a "
+                        f"{node.stage.needs[name].judges} model is needed"
                     )
 
 

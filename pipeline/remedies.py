@@ -88,7 +88,7 @@ def _checkpointing(step: Estimate) -> Iterator[Change]:
 def _micro_batch(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
     # A preference model reads pairs: two sequences for one of micro_batch_size.
-    least = 1 if step.setting.head else 2
+    least = 2 if step.stage == "preference_model" else 1
     size, cost = step.setting.sequences // 2, 0.4
     while size >= least:
         yield _changed(step, f"micro_batch_size: {size // least}", cost, sequences=size)

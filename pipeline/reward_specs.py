@@ -58,7 +58,7 @@ def sandboxes(stage: Stage, config: StageConfig, wired: Collection[str], sandbox
     from stages.scoring import complete
 
     context = Context(seed=0, convention="none", work=Path(), sandbox=sandbox)
-    specs = complete(stage.mix(config, wired) if stage.mix else (), "wired", context, "rewards")
+    specs = complete(stage.mix(config, wired) if stage.mix else (), "wired", context, "rewards", "wired")
     own = [spec for spec in specs if spec.get("name") == "program"]
     inner = [spec["program"] for spec in specs if spec.get("name") == "correctness"]
     return {str(parameters["sandbox"]) for parameters in (*own, *inner)}
@@ -77,8 +77,8 @@ def check_rewards(
     if not specs:  # a stage that scores nothing as it is wired; `rewards: []` takes the stage's own
         return
     context = Context(seed=0, convention=convention, work=Path(), sandbox=sandbox)
-    model = "wired" if "preference" in wired else None
+    model, safety = ("wired" if name in wired else None for name in ("preference", "safety"))
     try:
-        rewards.build(complete(specs, model, context, "rewards"))
+        rewards.build(complete(specs, model, context, "rewards", safety))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None

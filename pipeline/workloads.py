@@ -12,11 +12,11 @@ from pipeline.messages import nearest
 from pipeline.step import Node, Role
 from pipeline.workload import BATCH_TOKENS, Assumptions, Drawing, Training, Workload
 from stages.distillation import DistillationConfig
-from stages.preference_model import PreferenceModelConfig
 from stages.rejection_sampling import RejectionSamplingConfig
 from stages.review import ReviewConfig
 from stages.rollout.options import SamplingConfig
 from stages.sft_mix import SftMixConfig
+from stages.training.classifier import ClassifierConfig
 from stages.training.options import ReinforcementConfig, SupervisedConfig
 
 
@@ -85,7 +85,7 @@ class Workloads:
                 sizes = [phase.rows or (every if own.by == "rows" else every * mean) for phase in own.phases]
                 unit = 1.0 if own.by == "rows" else mean
                 sequences = sum(size / unit * phase.epochs for size, phase in zip(sizes, own.phases, strict=True))
-            case PreferenceModelConfig():
+            case ClassifierConfig():  # two answers a row, at most
                 sequences = 2.0 * self._rows(node, "data") * (1 - own.held_out)
             case DistillationConfig():
                 sequences = float(self._rows(node, "data"))

@@ -19,6 +19,7 @@ from rewards.preference import Preference
 from rewards.program import Program
 from rewards.repetition import Repetition
 from rewards.safety import Safety
+from rewards.safety_model import SafetyModel
 from rewards.table import build_mix
 
 REWARDS: Mapping[str, type] = {
@@ -32,6 +33,7 @@ REWARDS: Mapping[str, type] = {
     "overlong": Overlong,
     "repetition": Repetition,
     "safety": Safety,
+    "safety_model": SafetyModel,
     "preference": Preference,
     "judge": Judge,
     "random": Random,

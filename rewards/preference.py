@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
+from rewards.classifier import Exchange, conversation, load, logits
 from rewards.reward import Sample, Status, Verdict
 
 
@@ -46,52 +46,14 @@ class Preference:
                 verdicts[index] = Verdict(score=score)
         return verdicts
 
-    def _forward(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        import torch
-
-        model, tokenizer = _load(self.model, self.device)
+    def _forward(self, pairs: Sequence[Exchange]) -> list[float]:
+        model, tokenizer = load(self.model, self.device, "preference")
+        if model.config.num_labels != 1:
+            raise ValueError(
+                f"preference: {self.model} has {model.config.num_labels} labels, a preference model has one"
+            )
         texts = [conversation(tokenizer, prompt, answer) for prompt, answer in pairs]
-        tokenizer.truncation_side = "left"
-        batch = tokenizer(
-            texts,
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=self.max_length,
-            add_special_tokens=tokenizer.chat_template is None,
-        )
-        batch.pop("token_type_ids", None)
-        with torch.inference_mode():
-            logits_B1 = model(**batch.to(model.device)).logits.float()
-        scores_B = logits_B1[:, 0]
+        scores_B = logits(model, tokenizer, texts, self.max_length)[:, 0]
         if self.squash == "sigmoid":
             scores_B = scores_B.sigmoid()
         return [float(score) for score in scores_B]
-
-
-def conversation(tokenizer: Any, prompt: str, answer: str) -> str:
-    """The text that is scored: one exchange in the chat template. Training a preference model encodes the same."""
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    if tokenizer.chat_template is None:
-        return f"{prompt}\n{answer}"
-    return str(tokenizer.apply_chat_template(messages, tokenize=False))
-
-
-@lru_cache(maxsize=2)
-def _load(path: str, device: str | None) -> tuple[Any, Any]:
-    """Model and tokenizer, once in a process."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForSequenceClassification.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"preference: cannot load {path}: {str(error).splitlines()[0]}") from None
-    if model.config.num_labels != 1:
-        raise ValueError(f"preference: {path} has {model.config.num_labels} labels, a preference model has one")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(chosen).eval(), tokenizer

@@ -41,6 +41,7 @@ STAGES: Mapping[str, Stage] = StageTable(
         "distillation": "stages.distillation:DISTILLATION",
         "preference_model": "stages.preference_model:PREFERENCE_MODEL",
         "review": "stages.review:REVIEW",
+        "safety_model": "stages.safety_model:SAFETY_MODEL",
         "evaluation": "stages.evaluation:EVALUATION",
     }
 )

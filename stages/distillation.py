@@ -17,9 +17,9 @@ from data.artifact import Artifact, Kind
 from data.records import Row
 from data.template import CONVENTIONS
 from rewards.reward import Status
-from stages.inputs import rows_of
+from stages.inputs import path_of, rows_of
 from stages.rollout.options import SamplingConfig, engine_preflight
-from stages.scoring import Scored
+from stages.scoring import SAFETY_MODEL, Scored, Spec, safety_doubt
 from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 from stages.training.arguments import supervised_preflight
 from stages.training.early_stopping import hold_out
@@ -51,6 +51,8 @@ def check(config: DistillationConfig, wired: Collection[str], placement: Placeme
     check_supervised(config, wired, placement)
     if ("teacher" in wired) != ("prompts" in wired):
         raise ValueError("teacher_from and prompts_from belong together; only one of them is wired")
+    if "safety" in wired and "teacher" not in wired:
+        raise ValueError("safety_from judges what the teacher says; wire teacher_from with prompts_from")
     if "data" not in wired and "teacher" not in wired:
         raise ValueError("nothing to learn from; wire data_from, or teacher_from with prompts_from")
 
@@ -65,7 +67,8 @@ def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context)
     counts["rows_curated"] = len(rows)
     if inputs.get("teacher"):
         prompts = list(rows_of(inputs["prompts"]))
-        rows += teacher_rows(config.teacher, prompts, inputs["teacher"][0], context, counts)
+        safety = path_of(inputs, "safety")
+        rows += teacher_rows(config.teacher, prompts, inputs["teacher"][0], context, counts, safety)
     sampled = time.monotonic() - began
     student = inputs["init"][0].path
     pairs = encode_pairs(student, rows, config.max_length, context, counts)
@@ -75,10 +78,28 @@ def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context)
     return replace(outcome, timings={**outcome.timings, "sampling": sampled})
 
 
+def mix(config: DistillationConfig, wired: Collection[str]) -> Sequence[Spec]:
+    """Stage.mix: what the teacher's samples are verified with."""
+    return verification("safety" in wired) if "teacher" in wired else ()
+
+
+def verification(safety: bool) -> Sequence[Spec]:
+    """The rewards that verify, with a safety model or without."""
+    return (*VERIFICATION, {"name": SAFETY_MODEL}) if safety else VERIFICATION
+
+
 def teacher_rows(
-    config: TeacherSampling, prompts: Sequence[Row], teacher: Artifact, context: Context, counts: dict[str, int]
+    config: TeacherSampling,
+    prompts: Sequence[Row],
+    teacher: Artifact,
+    context: Context,
+    counts: dict[str, int],
+    safety: str | None = None,
 ) -> list[Row]:
-    """The teacher's answers that are well formed and, where rules can tell, right and safe; each text once a prompt."""
+    """The teacher's answers that are well formed and, where rules can tell, right and safe; each text once a prompt.
+
+    None that the safety model in the directory `safety` calls unsafe, or cannot judge, whatever the rules say.
+    """
     from stages.rollout.collect import collect, visible_prefill
     from stages.scoring import complete, sample_of, score_samples
 
@@ -89,7 +110,7 @@ def teacher_rows(
         for row, group in zip(prompts, groups, strict=True)
         for drawn in group
     ]
-    specs = complete(VERIFICATION, None, context, "distillation")
+    specs = complete(verification(safety is not None), None, context, "distillation", safety)
     scored = score_samples(specs, samples, context, "verifying")
     kept: list[Row] = []
     convention = CONVENTIONS[context.convention]
@@ -106,6 +127,8 @@ def teacher_rows(
                 reason = "teacher: wrong"
             elif correct is None and _unsafe(scored[i]):
                 reason = "teacher: unsafe, or declines for no reason"
+            elif doubt := safety_doubt(scored[i], SAFETY_MODEL):
+                reason = f"teacher: {doubt}"
             elif text in texts:
                 reason = "teacher: duplicate"
             elif len(texts) >= config.per_prompt:
@@ -145,10 +168,11 @@ DISTILLATION = Stage(
         "data": Input(kind=Kind.DATASET, many=True, optional=True),
         "teacher": Input(kind=Kind.MODEL, optional=True),
         "prompts": Input(kind=Kind.DATASET, many=True, optional=True),
+        "safety": Input(kind=Kind.MODEL, optional=True, scorer=True, judges="safety"),
     },
     makes=Kind.MODEL,
     run=run,
     check=check,
-    mix=lambda config, wired: VERIFICATION if "teacher" in wired else (),
+    mix=mix,
     preflight=preflight,
 )

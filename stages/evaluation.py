@@ -13,7 +13,7 @@ from data.artifact import ROWS_NAME, Contract, Kind
 from data.records import Row, write_rows
 from stages.checkable import checkable
 from stages.gates import Gate, check_figures
-from stages.inputs import rows_of
+from stages.inputs import path_of, rows_of
 from stages.measures import Result, measure, tally
 from stages.rollout.collect import collect, visible_prefill
 from stages.rollout.options import SamplingConfig, engine_preflight
@@ -22,6 +22,8 @@ from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage
 
 OPEN_DOMAINS = ("general", "safety")
 """Domains that a preference model judges."""
+FROM_MODELS = {"preference": "preference", "safety_model": "safety", "unsafe_share": "safety"}
+"""Figures that a model gives, and the input that it is wired to."""
 FEWEST_WORDS = 3
 """Words of the target language that the language figure asks for. The reward asks for more, since what it pays for
 can be gamed; a figure is not optimised against, and short chains are to be measured too."""
@@ -36,7 +38,7 @@ class EvaluationConfig(SamplingConfig):
     """Use the first so many rows; None takes all."""
     rewards: tuple[Spec, ...] | None = None
     """Rewards to report; None takes those that the rows call for: correctness, format, language, safety, and
-    preference where a model is wired."""
+    preference and safety_model where a model is wired."""
     gates: dict[str, Gate] = Field(default_factory=dict)
     """Bounds of figures; where one is not met, nothing is built on the checkpoint. They change no figure."""
 
@@ -49,7 +51,7 @@ class EvaluationConfig(SamplingConfig):
         return self
 
 
-def fitting_rewards(rows: Sequence[Row], preference: bool) -> list[dict[str, Any]]:
+def fitting_rewards(rows: Sequence[Row], preference: bool, safety: bool = False) -> list[dict[str, Any]]:
     """The rewards that apply to some of the rows."""
     domains = {row["domain"] for row in rows}
     wanted = {
@@ -64,6 +66,8 @@ def fitting_rewards(rows: Sequence[Row], preference: bool) -> list[dict[str, Any
             spec["min_words"] = FEWEST_WORDS
     if preference and domains & set(OPEN_DOMAINS):
         specs.append({"name": "preference", "domains": list(OPEN_DOMAINS)})
+    if safety and "safety" in domains:
+        specs.append({"name": "safety_model", "domains": ["safety"]})
     return specs
 
 
@@ -73,9 +77,10 @@ def mix(config: EvaluationConfig, wired: Collection[str]) -> Sequence[Spec]:
 
 
 def check(config: EvaluationConfig, wired: Collection[str], placement: Placement) -> None:
-    """Stage.check: a gate on the preference has a model that gives one."""
-    if "preference" in config.gates and "preference" not in wired:
-        raise ValueError("gates: preference is not measured without preference_from")
+    """Stage.check: a gate on what a model says has a model that says it."""
+    for figure, need in FROM_MODELS.items():
+        if figure in config.gates and need not in wired:
+            raise ValueError(f"gates: {figure} is not measured without {need}_from")
 
 
 def run(config: EvaluationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
@@ -83,8 +88,9 @@ def run(config: EvaluationConfig, inputs: Inputs, out: Path, context: Context) -
     began = time.monotonic()
     checkpoint = inputs["init"][0].path
     every = list(rows_of(inputs["data"]))
-    model = next((str(artifact.path) for artifact in inputs.get("preference", ())), None)
-    specs = complete(config.rewards or fitting_rewards(every, model is not None), model, context, "evaluation")
+    model, safety = path_of(inputs, "preference"), path_of(inputs, "safety")
+    fitting = config.rewards or fitting_rewards(every, model is not None, safety is not None)
+    specs = complete(fitting, model, context, "evaluation", safety)
     counts: dict[str, int] = {}
     rows = checkable(every, specs, counts, verified=False)[: config.rows]
     if not rows:
@@ -116,6 +122,7 @@ EVALUATION = Stage(
         "init": Input(kind=Kind.MODEL),
         "data": Input(kind=Kind.DATASET, many=True),
         "preference": Input(kind=Kind.MODEL, optional=True, scorer=True),
+        "safety": Input(kind=Kind.MODEL, optional=True, scorer=True, judges="safety"),
     },
     makes=Kind.DATASET,
     run=run,

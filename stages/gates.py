@@ -11,7 +11,17 @@ from pydantic import model_validator
 
 from stages.stage import Metric, StageConfig
 
-FIGURES = ("accuracy", "format", "language", "safety", "preference", "truncated", "tokens")
+FIGURES = (
+    "accuracy",
+    "format",
+    "language",
+    "safety",
+    "preference",
+    "safety_model",
+    "unsafe_share",
+    "truncated",
+    "tokens",
+)
 """What an evaluation may report under a fixed name, see stages/measures.py."""
 FAMILIES = re.compile(r"accuracy\..+|(?:pass|maj)@(\d+)")
 

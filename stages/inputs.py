@@ -15,6 +15,11 @@ def rows_of(artifacts: Sequence[Artifact]) -> Iterator[Row]:
         yield from read_rows(artifact.path / ROWS_NAME)
 
 
+def path_of(inputs: Inputs, name: str) -> str | None:
+    """Directory of the model that is wired to an optional input."""
+    return next((str(artifact.path) for artifact in inputs.get(name, ())), None)
+
+
 def wired(inputs: Inputs) -> frozenset[str]:
     """Names of the inputs that something is wired to."""
     return frozenset(name for name, artifacts in inputs.items() if artifacts)

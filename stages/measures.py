@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from data.records import Row
-from rewards.reward import Sample
+from rewards.reward import Sample, Status
 from stages.scoring import VERIFIERS, Scored
 from stages.stage import Metric
 from stages.statistics import average, clipped, majority, pass_at
 
-REPORTED = ("format", "language", "safety", "preference")
+REPORTED = ("format", "language", "safety", "preference", "safety_model")
 """Rewards whose mean is a metric of its own."""
 
 
@@ -66,6 +66,7 @@ def measure(results: Sequence[Result], samples: int) -> dict[str, Metric]:
             add(f"accuracy.{value}", [r for r in checked if r.row[column] == value], _correct)
     for name in REPORTED:
         add(name, results, _score_of(name))
+    add("unsafe_share", results, _unsafe)
     add("truncated", results, lambda sample, _: float(sample.truncated))
     add("tokens", results, lambda sample, _: sample.tokens)
     if samples > 1 and checked:
@@ -92,6 +93,11 @@ def _add_many(metrics: dict[str, Metric], checked: Sequence[Result], samples: in
 
 def _correct(_: Sample, scored: Scored) -> float | None:
     return scored.correct
+
+
+def _unsafe(_: Sample, scored: Scored) -> float | None:
+    """1 where the safety model calls it unsafe; None where it was not asked, or could not tell."""
+    return {Status.OK: 0.0, Status.WRONG: 1.0}.get(Status(scored.status.get("safety_model", Status.NOT_APPLICABLE)))
 
 
 def _score_of(name: str) -> Callable[[Sample, Scored], float | None]:

@@ -16,10 +16,10 @@ from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.readability import Readability
 from data.records import Row, with_unique_ids, write_rows
 from stages.checkable import checkable
-from stages.inputs import rows_of, wired
+from stages.inputs import path_of, rows_of, wired
 from stages.rollout.collect import Drawn, collect, shard_seed, visible_prefill
 from stages.rollout.options import SamplingConfig, engine_preflight
-from stages.scoring import Spec, complete, sample_of, score_samples
+from stages.scoring import SAFETY_MODEL, Spec, complete, sample_of, score_samples
 from stages.selection import Candidate, Rules, edge_cases, select
 from stages.stage import Context, Input, Inputs, Metric, Outcome, Placement, Stage, StageConfig
 from stages.statistics import average
@@ -68,8 +68,8 @@ def run(config: RejectionSamplingConfig, inputs: Inputs, out: Path, context: Con
     """
     began = time.monotonic()
     counts: dict[str, int] = {}
-    model = next((str(artifact.path) for artifact in inputs.get("preference", ())), None)
-    specs = complete(mix(config, wired(inputs)), model, context, "rejection_sampling")
+    models = path_of(inputs, "preference"), path_of(inputs, "safety")
+    specs = complete(mix(config, wired(inputs)), models[0], context, "rejection_sampling", models[1])
     rows = checkable(list(rows_of(inputs["data"])), specs, counts, verified=True)[: config.rows]
     if not rows:
         raise ValueError("rejection_sampling: no row of the data has an answer or tests to verify against")
@@ -78,13 +78,14 @@ def run(config: RejectionSamplingConfig, inputs: Inputs, out: Path, context: Con
     groups = collect(config, rows, checkpoint.path, context, "sampling")
     sampled = time.monotonic()
     candidates = _candidates(config, specs, rows, groups, checkpoint, context)
-    selection = select(candidates, _rules(config))
+    rules = _rules(config, specs)
+    selection = select(candidates, rules)
     counts |= {"prompts": len(rows), "candidates": len(candidates), **selection.counts()}
     if not selection.kept:
         reasons = ", ".join(f"{reason} {n}" for reason, n in selection.counts().items())
         raise ValueError(f"rejection_sampling: none of {len(candidates)} candidates can be kept: {reasons}")
     kept = {candidate.id for candidate in selection.kept}
-    write_rows(out / REVIEW_NAME, edge_cases(candidates, selection, config.review_rows))
+    write_rows(out / REVIEW_NAME, edge_cases(candidates, selection, config.review_rows, rules.safety))
     write_rows(out / ROWS_NAME, (candidate.row for candidate in candidates if candidate.id in kept))
     return Outcome(
         contract=Contract(convention=context.convention),
@@ -127,11 +128,15 @@ def _candidates(
 
 
 def mix(config: RejectionSamplingConfig, wired: Collection[str]) -> Sequence[Spec]:
-    """Stage.mix: the default of the rewards, and the preference model where one is wired, unless there is a list."""
+    """Stage.mix: the default of the rewards, and the preference model where one is wired, unless there is a list. A
+    safety model that is wired is asked in any case; it ranks only where the list gives it a weight."""
     import rewards
 
     preference = [{"name": "preference", "weight": config.preference_weight}] if "preference" in wired else []
-    return config.rewards or [*rewards.DEFAULT, *preference]
+    specs: Sequence[Spec] = config.rewards or [*rewards.DEFAULT, *preference]
+    if "safety" not in wired or any(spec.get("name") == SAFETY_MODEL for spec in specs):
+        return specs
+    return [*specs, {"name": SAFETY_MODEL, "weight": 0.0}]
 
 
 def check(config: RejectionSamplingConfig, wired: Collection[str], placement: Placement) -> None:
@@ -144,8 +149,13 @@ def check(config: RejectionSamplingConfig, wired: Collection[str], placement: Pl
             raise ValueError(f"min_scores: no reward {name!r} in the mix{nearest(name, known)}")
 
 
-def _rules(config: RejectionSamplingConfig) -> Rules:
+def _rules(config: RejectionSamplingConfig, specs: Sequence[Spec]) -> Rules:
+    import rewards
+    from rewards.safety_model import SafetyModel
+
+    terms = rewards.build(specs).terms
     return Rules(
+        safety={term.name: term.reward.least() for term in terms if isinstance(term.reward, SafetyModel)},
         keep_fraction=config.keep_fraction,
         per_prompt_cap=config.per_prompt_cap,
         min_scores=config.min_scores,
@@ -176,6 +186,7 @@ REJECTION_SAMPLING = Stage(
         "init": Input(kind=Kind.MODEL),
         "data": Input(kind=Kind.DATASET, many=True),
         "preference": Input(kind=Kind.MODEL, optional=True, scorer=True),
+        "safety": Input(kind=Kind.MODEL, optional=True, scorer=True, judges="safety"),
     },
     makes=Kind.DATASET,
     run=run,

@@ -28,6 +28,9 @@ Spec = Mapping[str, Any]
 VERIFIERS = ("correctness", "program", "accuracy")
 """Rewards that say whether an answer is right."""
 
+SAFETY_MODEL = "safety_model"
+"""The reward by which unsafe samples are filtered."""
+
 SHARD = 1024
 """Completions behind one file of scores."""
 
@@ -50,18 +53,21 @@ def sample_of(row: Row, drawn: Drawn, context: Context, *, prefill: str, limit: 
     )
 
 
-def complete(specs: Sequence[Spec], model: str | None, context: Context, stage: str) -> list[dict[str, Any]]:
-    """The specs with what only the run knows: the wired preference model and the sandbox.
+def complete(
+    specs: Sequence[Spec], model: str | None, context: Context, stage: str, safety: str | None = None
+) -> list[dict[str, Any]]:
+    """The specs with what only the run knows: the wired preference model and safety model, and the sandbox.
 
-    Raises ValueError where a preference model is needed and none is wired.
+    Raises ValueError where such a model is needed and none is wired.
     """
     made = [dict(spec) for spec in specs]
     for spec in made:
         match spec.get("name"):
-            case "preference" if "model" not in spec:
-                if model is None:
-                    raise ValueError(f"{stage}: the reward 'preference' needs a model; wire one with preference_from")
-                spec["model"] = model
+            case ("preference" | "safety_model") as name if "model" not in spec:
+                found, wire = (model, "preference") if name == "preference" else (safety, "safety")
+                if found is None:
+                    raise ValueError(f"{stage}: the reward {name!r} needs a model; wire one with {wire}_from")
+                spec["model"] = found
             case "program":
                 spec.setdefault("sandbox", context.sandbox)
             case "correctness":
@@ -90,6 +96,20 @@ class Scored:
             return None
         states = [self.status[name] for name in VERIFIERS if name in self.status]
         return next((state for state in states if state != Status.NOT_APPLICABLE), None)
+
+
+def safety_doubt(scored: Scored, reward: str) -> str | None:
+    """Why the safety model, under the name `reward`, does not let a sample pass; None where it does or was not asked.
+
+    What it could not judge does not pass either.
+    """
+    match scored.status.get(reward, Status.NOT_APPLICABLE):
+        case Status.OK | Status.NOT_APPLICABLE:
+            return None
+        case Status.WRONG:
+            return f"unsafe by {reward}"
+        case status:
+            return f"no verdict by {reward}: {status}"
 
 
 def score_samples(specs: Sequence[Spec], samples: Sequence[Sample], context: Context, what: str) -> list[Scored]:

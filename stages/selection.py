@@ -16,7 +16,8 @@ from data.curate import cap_per_prompt, deduplicate
 from data.readability import Readability, unreadable
 from data.records import Row
 from rewards.reward import Sample, Status
-from stages.scoring import Scored
+from stages.near_threshold import hardly_told
+from stages.scoring import Scored, safety_doubt
 
 KEPT = "kept"
 BELOW = "below the top fraction"
@@ -49,6 +50,8 @@ class Rules:
     min_scores: Mapping[str, float]
     near_duplicates: float | None
     readability: Readability
+    safety: Mapping[str, float] = field(default_factory=dict)
+    """Names of the rewards by which unsafe candidates are never kept, each with its threshold."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +85,9 @@ def refusal(candidate: Candidate, rules: Rules) -> str | None:
     said = sample.completion if parsed.reasoning is None else parsed.reasoning
     if reason := unreadable(said, sample.language, rules.readability):
         return reason
+    for name in rules.safety:
+        if reason := safety_doubt(scored, name):
+            return reason
     for name, least in rules.min_scores.items():
         score = scored.scores.get(name)
         if score is not None and score < least:
@@ -144,8 +150,11 @@ def _total(candidate: Candidate) -> float:
     return -math.inf if candidate.scored.total is None else candidate.scored.total
 
 
-def edge_cases(candidates: Sequence[Candidate], selection: Selection, limit: int) -> Iterator[Row]:
-    """At most `limit` rows for each kind of doubt, each with `reason` (what became of it) and `doubt`."""
+def edge_cases(
+    candidates: Sequence[Candidate], selection: Selection, limit: int, safety: Mapping[str, float] | None = None
+) -> Iterator[Row]:
+    """At most `limit` rows for each kind of doubt, each with `reason` (what became of it) and `doubt`. `safety` is that
+    of the rules."""
     cut = len(selection.kept)
     near = [*selection.ranked[max(0, cut - limit // 2) : cut], *selection.ranked[cut : cut + limit // 2]]
     if cut == len(selection.ranked):
@@ -157,6 +166,7 @@ def edge_cases(candidates: Sequence[Candidate], selection: Selection, limit: int
         "the majority gives an answer that the verifier refuses": list(_outvoted(candidates)),
         "right by the verifier, poor by another reward": right_but_poor,
         "the verifier had trouble": troubled,
+        "close to the threshold of the safety model": hardly_told(candidates, safety or {}),
     }
     for doubt, found in kinds.items():
         for candidate in found[:limit]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from data.artifact import Artifact, Contract, Kind
+
+Judges = Literal["preference", "safety"]
+"""What a model that scores judges; with " model" behind it, how it is called."""
 
 NUMBERS = (int, float, int | None, float | None)
 
@@ -47,7 +50,9 @@ class Input:
     """Whether a list of names is allowed."""
     optional: bool = False
     scorer: bool = False
-    """Whether it must be a model that scores (a preference model) instead of one that writes text."""
+    """Whether it must be a model that scores (a preference or safety model) instead of one that writes text."""
+    judges: Judges = "preference"
+    """What a scorer must be: a preference model (one score) or a safety model (labels, of which one says safe)."""
     same_tokenizer: bool = False
     """Whether its tokenizer, chat template, EOS and pad must agree with those of `init`."""
 
@@ -128,7 +133,9 @@ class Stage:
     run: Callable[[Any, Inputs, Path, Context], Outcome]
     """`run(config, inputs, out, context)` fills the existing empty directory `out`; heavy imports happen inside."""
     generative: bool = True
-    """Whether a model that it makes writes text; the runner then evaluates it (a preference model does not)."""
+    """Whether a model that it makes writes text; the runner then evaluates it (one that scores does not)."""
+    judges: Judges = "preference"
+    """What a model that it makes and that writes no text judges."""
     torch: bool = True
     """Whether it computes with torch, whose generators the runner then seeds before `run`."""
     check: Callable[[Any, Collection[str], Placement], None] | None = None

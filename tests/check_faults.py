@@ -131,15 +131,15 @@ def said(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
-def scorer(**config: Any) -> Fault:
-    """A given model wired as preference model."""
+def scorer(wire: str = "preference", reward: str = "preference", **config: Any) -> Fault:
+    """A given model wired as preference or safety model."""
 
     def build(world: World) -> None:
         shutil.copytree(world.folder / "base", world.folder / "judge")
         file = world.folder / "judge" / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | config))
         world.tree["models"]["judge"] = {"path": "judge", "evaluate": False}
-        world.step("rl", stage="general_rl", preference_from="judge", rewards=[{"name": "preference"}])
+        world.step("rl", stage="general_rl", rewards=[{"name": reward}], **{f"{wire}_from": "judge"})
 
     return build
 
@@ -353,6 +353,17 @@ CASES: Mapping[str, tuple[Fault, str]] = {
         scorer(architectures=["Qwen2ForSequenceClassification"], id2label={"0": "a", "1": "b", "2": "c"}),
         "models: models.judge: it has 3 labels, a preference model has one",
     ),
+    "safety model is no classifier": (
+        scorer("safety", "safety_model"),
+        (
+            "models: models.judge: it is wired as a safety model, and its config.json says Qwen2ForCausalLM; a "
+            "safety model is a sequence classifier that tells safe from unsafe"
+        ),
+    ),
+    "safety model with one label": (
+        scorer("safety", "safety_model", architectures=["Qwen2ForSequenceClassification"], id2label={"0": "score"}),
+        "models: models.judge: it has one label, a safety model tells safe from unsafe",
+    ),
     "no chat template": (
         gone("chat_template.jinja"),
         "tokenizers: models.base: FOLDER/base: the tokenizer has no chat template",
@@ -471,6 +482,17 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     "no pairs": (
         more(LEARNING),
         "lengths: steps.pm.data_from: none of 6 rows is a pair (columns chosen and rejected)",
+    ),
+    "no answer is called safe or unsafe": (
+        more(LEARNING, stage="safety_model", data_from="chains"),
+        "lengths: steps.pm.data_from: none of 6 rows says whether an answer is safe",
+    ),
+    "a label of safety that is none": (
+        both(
+            more(LEARNING, stage="safety_model", data_from="chains"),
+            rows("chains", *(chain(number, safe="yes") for number in range(6))),
+        ),
+        "lengths: steps.pm.data_from: row 'c0': column 'safe' must be true or false, got 'yes'",
     ),
     "table of positions too short": (
         edit("config.json", max_position_embeddings=None, n_positions=30),

@@ -164,13 +164,14 @@ def test_metric_lines_of_nothing() -> None:
     assert metric_lines({"a": Metric(value=0.5, n=2, low=0, high=1)}) == ["a  0.5000  [0.0000, 1.0000]  n=2"]
 
 
-def test_a_preference_model_does_not_talk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["preference", "safety"])
+def test_a_model_that_scores_does_not_talk(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     save_checkpoint(tmp_path)
     record(tmp_path, "think_answer", "")
     tree = json.loads((tmp_path / RECORD_NAME).read_text())
-    (tmp_path / RECORD_NAME).write_text(json.dumps(tree | {"recipe": {"stage": "preference_model"}}))
+    (tmp_path / RECORD_NAME).write_text(json.dumps(tree | {"recipe": {"stage": f"{kind}_model"}}))
     assert main(["chat", str(tmp_path)], TOY) == 2
-    assert "is a preference model: it scores text and writes none" in capsys.readouterr().err
+    assert f"is a {kind} model: it scores text and writes none" in capsys.readouterr().err
 
 
 def test_a_seed_that_no_generator_takes_is_refused(

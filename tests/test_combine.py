@@ -146,7 +146,8 @@ def test_order_is_kept_over_mixed_rows() -> None:
 
 
 def test_every_reward_and_the_default_mix_pickle() -> None:
-    parameters = {"preference": {"model": "x"}, "judge": {"url": "http://127.0.0.1:1", "model": "x"}}
+    model = {"model": "x"}
+    parameters = {"preference": model, "safety_model": model, "judge": {"url": "http://127.0.0.1:1", "model": "x"}}
     for name, kind in rewards.REWARDS.items():
         made = kind(**parameters.get(name, {}))
         assert pickle.loads(pickle.dumps(made)) == made
@@ -169,6 +170,9 @@ def test_every_reward_and_the_default_mix_pickle() -> None:
         ([{"name": "language", "allow": "GPU"}], "parameter 'allow' must be tuple, got 'GPU'"),
         ([{"name": "preference"}], "preference needs the parameter 'model'"),
         ([{"name": "preference", "model": "x", "squash": "tanh"}], "parameter 'squash' must be 'sigmoid' or 'none'"),
+        ([{"name": "safety_model"}], "safety_model needs the parameter 'model'"),
+        ([{"name": "safety_model", "model": "x", "threshold": 0}], "threshold is a probability above 0, got 0"),
+        ([{"name": "safety_model", "model": "x", "max_length": 4}], "needs batch_size >= 1 and max_length >= 16"),
         ([{"name": "overlong", "buffer": 0}], "buffer must be at least 1"),
         ([{"name": "length", "minimum": 9, "maximum": 3}], "minimum <= maximum"),
         ([{"name": "repetition", "size": 0}], "size >= 1"),

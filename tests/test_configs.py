@@ -46,7 +46,7 @@ def test_the_table_holds_the_recipe() -> None:
         "general_rl",
         "distillation",
     ]
-    assert len(STAGES) == 9
+    assert len(STAGES) == 10
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -60,7 +60,7 @@ def test_a_stage_of_the_table(name: str) -> None:
     keys = {*RESERVED, *(f"{need}_from" for need in stage.needs)}
     assert not keys & set(stage.config.model_fields), "a key of a step can mean only one thing"
     assert set(stage.config.model_fields) >= stage.config.NO_IDENTITY
-    assert stage.generative == (name != "preference_model")
+    assert stage.generative == (name not in ("preference_model", "safety_model"))
 
 
 def test_a_name_that_is_not_in_the_table() -> None:

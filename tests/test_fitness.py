@@ -39,6 +39,7 @@ def refused(folder: Path, stage: str, row: dict[str, Any], **keys: Any) -> str |
         ("sft_mix", {"answer": "2"}, {"phases": PHASES}, "steps.s.data_from: none of 2 rows has a completion to learn"),
         ("distillation", {}, {}, "steps.s.data_from: none of 2 rows has a completion to learn"),
         ("preference_model", {"completion": SAID}, {}, "none of 2 rows has a pair (columns chosen and rejected)"),
+        ("safety_model", {"answer": "2"}, {}, "none of 2 rows has an answer to learn from"),
         ("reasoning_rl", {"completion": SAID}, {}, "none of 2 rows has an answer or tests to verify against"),
         ("rejection_sampling", {}, {}, "none of 2 rows has an answer or tests to verify against"),
         (

@@ -228,7 +228,8 @@ PATTERNS = (
 
 @pytest.mark.parametrize("size", [10_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_no_long_text_hangs_or_breaks_any_reward(size: int) -> None:
-    rules = [kind() for name, kind in REWARDS.items() if name not in ("preference", "judge", "program", "correctness")]
+    needing = ("preference", "safety_model", "judge", "program", "correctness")
+    rules = [kind() for name, kind in REWARDS.items() if name not in needing]
     for pattern in PATTERNS:
         text = pattern * (size // len(pattern))
         for completion in (

@@ -163,6 +163,7 @@ def test_what_fits_passes(tmp_path: Path) -> None:
                 ("distillation", {"teacher": {"engine": "vllm"}}, "teacher."),
             )
         ),
+        ("safety_model", {"trl": {"max_length": 2}}, "trl.max_length is no argument of TrainingArguments"),
         ("preference_model", {"trl": {"num_generations": 2}}, "trl.num_generations is no argument of RewardConfig"),
     ],
 )

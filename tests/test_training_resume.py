@@ -13,6 +13,7 @@ from data.tiny.world import rows
 from stages.cold_start import COLD_START, ColdStartConfig
 from stages.preference_model import PREFERENCE_MODEL, PreferenceModelConfig
 from stages.reasoning_rl import REASONING_RL, ReasoningRLConfig
+from stages.safety_model import SAFETY_MODEL, SafetyModelConfig
 from stages.stage import Context, Placement
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
@@ -75,6 +76,13 @@ CASES = [
         PREFERENCE_MODEL,
         PreferenceModelConfig(learning_rate=1e-3, batch_size=8, epochs=2),
         ("preference", 40),
+    ),
+    (
+        SAFETY_MODEL,
+        SafetyModelConfig(
+            learning_rate=1e-3, batch_size=8, epochs=2, dropout=0.1, held_out=0.3, safe_domains=("general",)
+        ),
+        ("preference", 60),
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import fields
@@ -140,8 +141,11 @@ def preference_preflight(config: TrainingConfig) -> None:
     _preflight("RewardConfig", config)
 
 
-def _preflight(kind: str, config: TrainingConfig) -> None:
-    if config.trl:
-        import trl
+def label_preflight(config: TrainingConfig) -> None:
+    """Stage.preflight of the stage that transformers' own Trainer trains."""
+    _preflight("TrainingArguments", config, "transformers")
 
-        check_names(getattr(trl, kind), config.trl)
+
+def _preflight(kind: str, config: TrainingConfig, library: str = "trl") -> None:
+    if config.trl:
+        check_names(getattr(importlib.import_module(library), kind), config.trl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +107,14 @@ def set_dropout(settings: Any, rate: float) -> None:
 
 
 def load_classifier(
-    path: Path, config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+    path: Path,
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    labels: Sequence[str] = (),
 ) -> PreTrainedModel:
     """The checkpoint with a scalar head on its last token in place of its language-model head (encoder-only models
-    keep their own pooling). The head is drawn from `seed`.
+    keep their own pooling), or with a head of one output a label. The head is drawn from `seed`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
@@ -118,12 +123,20 @@ def load_classifier(
 
     quiet()
 
-    settings = AutoConfig.from_pretrained(path, num_labels=1)
+    settings = AutoConfig.from_pretrained(path, num_labels=max(1, len(labels)))
+    if labels:
+        settings.id2label = dict(enumerate(labels))
+        settings.label2id = {label: number for number, label in enumerate(labels)}
+        settings.problem_type = "single_label_classification"
     settings.pad_token_id = tokenizer.pad_token_id
     set_dropout(settings, config.dropout)
     set_seed(seed)
     return AutoModelForSequenceClassification.from_pretrained(
-        path, config=settings, dtype=torch.float32, attn_implementation=config.attention
+        path,
+        config=settings,
+        dtype=torch.float32,
+        attn_implementation=config.attention,
+        ignore_mismatched_sizes=bool(labels),  # a head of other labels is drawn anew
     )
 
 

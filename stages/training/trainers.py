@@ -1,10 +1,15 @@
-"""TRL's trainers with our parameter groups. Imports torch and TRL: import it inside a stage's run()."""
+"""TRL's trainers, and transformers' own, with our parameter groups.
+
+Imports torch and TRL: import it inside a stage's run().
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from transformers import PrinterCallback
+import torch
+from transformers import PrinterCallback, Trainer
 from trl import RewardTrainer, SFTTrainer
 
 from stages.stage import Context
@@ -66,3 +71,28 @@ class SupervisedTrainer(PipelineTrainer, SFTTrainer):
 
 class PairTrainer(PipelineTrainer, RewardTrainer):
     """RewardTrainer with our optimiser."""
+
+
+class LabelTrainer(PipelineTrainer, Trainer):
+    """transformers' Trainer with our optimiser: one label a sequence, cross-entropy."""
+
+    def __init__(self, model: Any, args: Any, *, peft_config: Any = None, **kwargs: Any) -> None:
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            model = get_peft_model(model, peft_config)
+            if args.gradient_checkpointing:
+                model.enable_input_require_grads()
+        loss = partial(label_loss, smoothing=args.label_smoothing_factor)
+        super().__init__(model=model, args=args, compute_loss_func=loss, **kwargs)
+
+
+def label_loss(outputs: Any, labels_B: torch.Tensor, num_items_in_batch: Any = None, smoothing: float = 0.0) -> Any:
+    """Mean cross-entropy over the sequences of the whole batch, of which this micro-batch is a part.
+
+    The loss of transformers' own classifiers is the mean of each micro-batch, which the trainer then adds up.
+    """
+    total = torch.nn.functional.cross_entropy(
+        outputs.logits.float(), labels_B, reduction="sum", label_smoothing=smoothing
+    )
+    return total / (len(labels_B) if num_items_in_batch is None else num_items_in_batch)

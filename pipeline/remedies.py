@@ -136,6 +136,8 @@ def _precision(step: Estimate) -> Iterator[Change]:
 def _sharding(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
     now = step.setting.sharding
+    if step.setting.ahead:
+        return  # refused beside multi-token prediction, as adapters are
     for name, cost in WAYS:
         sharding = read_accelerate(resolve("accelerate_config", name, Path()))
         more = sharding.stage > now.stage or (sharding.offload_optimiser and not now.offload_optimiser)
@@ -145,7 +147,7 @@ def _sharding(step: Estimate) -> Iterator[Change]:
 
 def _adapters(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
-    if not step.setting.adapters:
+    if not step.setting.adapters and not step.setting.ahead:
         numbers = step.setting.sizes.adapted * RANK
         yield _changed(step, f"lora: {{rank: {RANK}}}", 6.0, trainable=numbers, adapters=numbers)
 

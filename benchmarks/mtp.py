@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "without": None,
+    "depth 1, weight 0.1": {"depth": 1, "weight": 0.1},
     "depth 1, weight 0.3": {"depth": 1, "weight": 0.3},
 }
 FIGURES = ("held_out_loss", "accuracy", "format", "truncated", "mtp_loss")

@@ -275,5 +275,5 @@ def test_a_step_without_it_keeps_its_identity() -> None:
         assert "mtp" not in config.model_dump(mode="json")
         assert config.model_dump(mode="json")["early_stopping"] is None
         used = type(config).model_validate({**config.model_dump(), "mtp": {"depth": 2}})
-        assert used.model_dump(mode="json")["mtp"] == {"depth": 2, "weight": 0.3}
+        assert used.model_dump(mode="json")["mtp"] == {"depth": 2, "weight": 0.1}
         assert copy.deepcopy(used) == used

@@ -26,7 +26,7 @@ from tests.test_early_stopping import held_of, loss_of
 from tests.tiny_model import one_thread  # noqa: F401
 
 BASE = Artifact(kind=Kind.MODEL, path=Path("data/tiny/base"), fingerprint="base", name="base")
-KEYS: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "mtp": MTP(depth=2)}
+KEYS: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8, "mtp": MTP(depth=2, weight=0.3)}
 FIGURES = ("loss", "main_loss", "mtp/loss_1", "mtp/loss_2", "grad_norm")
 
 
@@ -189,7 +189,6 @@ def test_modules_come_to_predict_better_than_how_common_each_token_is(tmp_path: 
         assert first > 5, "near chance, log 1011 = 6.9, or worse"
         assert last < 0.8 * unigram < 0.6 * math.log(1011)
     assert lines[-1]["mtp/loss_2"] > lines[-1]["mtp/loss_1"], "further ahead is harder"
-    assert sum(line["main_loss"] for line in lines[-5:]) < 5 * lines[0]["main_loss"]
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ class MTP(StageConfig):
 
     depth: int = Field(1, ge=1, le=16)
     """Modules; the k-th predicts the token k places behind the next one. DeepSeek-V3: 1."""
-    weight: float = Field(0.3, ge=0)
-    """Weight of the mean of their losses, beside that of the next token (equation 25). DeepSeek-V3: 0.3, later 0.1."""
+    weight: float = Field(0.1, ge=0)
+    """Weight of the mean of their losses, beside that of the next token (equation 25). DeepSeek-V3: 0.3, then 0.1."""
 
 
 def loss_name(k: int) -> str:

@@ -98,16 +98,11 @@ def main() -> None:
         for figure in FIGURES[:-1]:
             gaps = [run[figure] - other[figure] for run, other in zip(runs, without, strict=True)]
             print(f"{name}, {figure} minus that without, by seed: " + ", ".join(f"{gap:+.4f}" for gap in gaps))
-    print(
-        json.dumps(
-            {
-                "benchmark": "mtp",
-                "figures": {
-                    n: {f: mean([r[f] for r in runs if f in r] or [0]) for f in FIGURES} for n, runs in found.items()
-                },
-            }
-        )
-    )
+    figures = {
+        name: {figure: mean(run[figure] for run in runs) for figure in FIGURES if figure in runs[0]}
+        for name, runs in found.items()
+    }
+    print(json.dumps({"benchmark": "mtp", "figures": figures}))
 
 
 if __name__ == "__main__":

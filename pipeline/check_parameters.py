@@ -1,4 +1,4 @@
-"""Check of what names parameters: `freeze`, `layer_rates.groups` and `lora`, on a model without weights."""
+"""Check of what names parameters: `freeze`, `layer_rates.groups`, `lora` and `mtp`, on a model without weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.step import Node
-from stages.training.options import Freeze, TrainingConfig
+from stages.training.mtp import MTP
+from stages.training.options import CompletionConfig, Freeze, TrainingConfig
 
 
 def parameters(subject: Subject) -> Iterator[Finding]:
@@ -31,9 +32,12 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 
 def _names_any(config: TrainingConfig) -> bool:
-    return (
-        config.freeze != Freeze() or config.lora is not None or bool(config.layer_rates and config.layer_rates.groups)
-    )
+    named = config.layer_rates is not None and config.layer_rates.groups
+    return config.freeze != Freeze() or config.lora is not None or bool(named) or _ahead(config) is not None
+
+
+def _ahead(config: TrainingConfig) -> MTP | None:
+    return config.mtp if isinstance(config, CompletionConfig) else None
 
 
 def _skeleton(subject: Subject, node: Node) -> Any:
@@ -52,8 +56,11 @@ def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     """Do to the model what the step will. Raises ValueError for a name that it does not have."""
     from stages.training.groups import freeze, parameter_groups
     from stages.training.models import adapter
+    from stages.training.mtp_heads import attach
 
     freeze(model, config.freeze)
+    if (mtp := _ahead(config)) is not None:
+        attach(model, mtp, node.seed)
     if config.lora is not None:
         from peft import get_peft_model
 

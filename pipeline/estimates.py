@@ -11,14 +11,14 @@ from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
 from pipeline.hardware import Gpu
 from pipeline.messages import nearest
-from pipeline.setting import Setting
+from pipeline.setting import Setting, module_numbers
 from pipeline.sharding import of_launch
 from pipeline.step import Node
 from pipeline.workload import Assumptions, Workload
 from pipeline.workloads import Workloads
 from stages.preference_model import PreferenceModelConfig
 from stages.training.arguments import accumulation
-from stages.training.options import ReinforcementConfig, SupervisedConfig, TrainingConfig
+from stages.training.options import CompletionConfig, ReinforcementConfig, SupervisedConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +136,12 @@ def _setting(
     pairs = isinstance(own, PreferenceModelConfig)
     scorers = [source for need, found in node.inputs.items() if node.stage.needs[need].scorer for source in found]
     adapters = sizes.adapted * own.lora.rank if own.lora else 0
+    ahead = own.mtp.depth if isinstance(own, CompletionConfig) and own.mtp else 0
     return Setting(
         sizes=sizes,
-        trainable=adapters if own.lora else _learning(sizes, own),
+        trainable=adapters if own.lora else _learning(sizes, own) + ahead * module_numbers(sizes),
         adapters=adapters,
+        ahead=ahead,
         sharding=sharding,
         processes=processes,
         mixed=node.launch.mixed_precision != "no",

@@ -20,7 +20,13 @@ def training_flops(work: Training, s: Setting) -> float:
     """Of all passes, recomputed ones included."""
     backward = 1 if s.adapters else 2
     count = 1 + backward + (1 if s.checkpointing else 0) + work.extra_forwards
-    return work.tokens * forward_flops(s.sizes, work.mean) * count
+    return work.tokens * (forward_flops(s.sizes, work.mean) + s.ahead * _module_flops(s.sizes, work.mean)) * count
+
+
+def _module_flops(sizes: Architecture, length: float) -> float:
+    """Per token, of a module of multi-token prediction: projection, layer, and the head once more."""
+    matrices = sizes.layer_matrices + 2 * sizes.hidden**2 + sizes.embedding
+    return 2.0 * matrices + 2.0 * sizes.queries * length
 
 
 def sampling_flops(work: Drawing, sizes: Architecture) -> float:

@@ -120,7 +120,7 @@ def _casts(s: Setting) -> float:
     """Half copies of fp32 weights that autocast makes and keeps."""
     if s.precision != "autocast":
         return 0.0
-    return 2.0 * s.sizes.layers * s.sizes.layer_matrices
+    return 2.0 * ((s.sizes.layers + s.ahead) * s.sizes.layer_matrices + s.ahead * 2 * s.sizes.hidden**2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,27 +135,34 @@ class Passes:
 def passes(s: Setting) -> Passes:
     """What is alive at the fullest moment of forward and backward pass, beside the states."""
     sizes, tokens = s.sizes, s.tokens
+    layers = sizes.layers + s.ahead
     final = tokens * sizes.hidden * (12.0 if s.precision == "fp32" else 10.0)
+    final += s.ahead * (final + _module_bytes(s))
     mask = float(s.sequences * s.length**2) if s.masked else 0.0
     widest = max(sizes.hidden + sizes.ffn, sizes.heads * s.length if s.eager else 0)
     temporary = 4.0 * tokens * widest  # gradients of what a layer keeps, a few at a time
     layer, head = layer_bytes(s), _head(s)
     if s.checkpointing:
-        kept = sizes.layers * _stream_bytes(s) + final + mask
-        in_layer = kept + layer + temporary + _casts(s) / sizes.layers
+        kept = layers * _stream_bytes(s) + final + mask
+        in_layer = kept + layer + temporary + _casts(s) / layers
         moments = [(kept + _casts(s), _tile(s)), (kept, head), (in_layer, 0.0)]
     else:
-        kept = sizes.layers * layer + final + mask + _casts(s)
+        kept = layers * layer + final + mask + _casts(s)
         moments = [(kept, head), (kept + temporary, 0.0)]
     activations, logits = max(moments, key=sum)
     return Passes(activations=activations, logits=logits)
+
+
+def _module_bytes(s: Setting) -> float:
+    """What a module of multi-token prediction keeps beside its layer and final norm: embeddings, normed and joined."""
+    return float(s.tokens * s.sizes.hidden * 32)
 
 
 def _tile(s: Setting) -> float:
     """The tile of logits of the forward pass."""
     if not s.head:
         return 0.0
-    rows = min(s.tokens, TILE_TOKENS)
+    rows = min(s.tokens * (1 + s.ahead), TILE_TOKENS)
     tile = rows * TILE_VOCABULARY * s.width
     if s.on_cpu:  # without Triton, seven more tiles in fp32, as wide as the vocabulary is
         tile += 7 * 4 * rows * min(s.sizes.vocabulary, TILE_VOCABULARY)
@@ -166,7 +173,7 @@ def _head(s: Setting) -> float:
     """The head in the backward pass: the tile again, fp32 gradients of hidden states and head, the head gathered."""
     if not s.head:
         return 0.0
-    own = 4.0 * s.tokens * s.sizes.hidden
+    own = 4.0 * s.tokens * (1 + s.ahead) * s.sizes.hidden
     learns = s.adapters == 0
     gradient = 4.0 * s.sizes.embedding if learns else 0.0
     gathered = 4.0 * s.sizes.embedding if s.sharding.engine == "fsdp" and s.sharding.stage == 3 else 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.estimate import Estimate
 from pipeline.hardware import GIB
 from pipeline.launch_files import resolve
+from pipeline.setting import module_numbers
 from pipeline.sharding import read_accelerate
 from stages.training.options import ReinforcementConfig
 
@@ -41,7 +42,7 @@ def remedy(step: Estimate) -> str:
 
 def _combinations(step: Estimate) -> Iterator[Change]:
     """Every combination of changes, cheapest first."""
-    kinds = (_checkpointing, _micro_batch, _sampled_at_once, _precision, _sharding, _adapters)
+    kinds = (_checkpointing, _micro_batch, _sampled_at_once, _precision, _sharding, _modules, _adapters)
     combinations = [
         tuple(filter(None, chosen)) for chosen in itertools.product(*([None, *kind(step)] for kind in kinds))
     ]
@@ -49,7 +50,15 @@ def _combinations(step: Estimate) -> Iterator[Change]:
         after = step
         for change in changes:
             after = _with(after, change)
-        yield Change(", ".join(change.text for change in changes), 0.0, after)
+        if not _refused(after):
+            yield Change(", ".join(change.text for change in changes), 0.0, after)
+
+
+def _refused(step: Estimate) -> bool:
+    """Whether it has modules of multi-token prediction beside what they do not go with."""
+    setting = step.setting
+    assert setting is not None
+    return setting.ahead > 0 and (setting.adapters > 0 or setting.sharding.engine in ("deepspeed", "fsdp"))
 
 
 def _with(step: Estimate, change: Change) -> Estimate:
@@ -68,6 +77,7 @@ _FIELDS = {
     "micro_batch_size": ("sequences",),
     "launch.mixed_precision": ("mixed",),
     "launch.accelerate_config": ("sharding",),
+    "mtp": ("trainable", "ahead"),
     "lora": ("trainable", "adapters"),
 }
 """What of a setting each key decides."""
@@ -141,6 +151,13 @@ def _sharding(step: Estimate) -> Iterator[Change]:
         more = sharding.stage > now.stage or (sharding.offload_optimiser and not now.offload_optimiser)
         if more and (step.accelerators > 1 or sharding.offload_optimiser):
             yield _changed(step, f"launch.accelerate_config: {name}", cost, sharding=sharding)
+
+
+def _modules(step: Estimate) -> Iterator[Change]:
+    assert step.setting is not None
+    if ahead := step.setting.ahead:
+        own = step.setting.trainable - ahead * module_numbers(step.setting.sizes)
+        yield _changed(step, "mtp: null", 5.5, trainable=own, ahead=0)
 
 
 def _adapters(step: Estimate) -> Iterator[Change]:

@@ -20,6 +20,8 @@ class Setting:
     """Numbers that learn: all, those not frozen, or the adapters."""
     adapters: int = 0
     """Numbers in adapters, which come on top of the model's own."""
+    ahead: int = 0
+    """Modules of multi-token prediction, which come on top too."""
     sharding: Sharding = NOT_SHARDED
     processes: int = 1
     mixed: bool = False
@@ -63,5 +65,10 @@ class Setting:
 
     @property
     def weights(self) -> int:
-        """Numbers in the model, adapters included."""
-        return self.sizes.parameters + self.adapters
+        """Numbers in the model, adapters and modules included."""
+        return self.sizes.parameters + self.adapters + self.ahead * module_numbers(self.sizes)
+
+
+def module_numbers(sizes: Architecture) -> int:
+    """Numbers in one module of multi-token prediction: a layer, a projection from twice its width, three norms."""
+    return sizes.layer + 2 * sizes.hidden**2 + 3 * sizes.hidden

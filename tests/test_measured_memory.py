@@ -22,7 +22,7 @@ from pipeline.estimates import Hardware, plan
 from pipeline.graph import build
 from pipeline.hardware import GPUS
 from pipeline.memory import passes, states
-from pipeline.setting import Setting
+from pipeline.setting import Setting, module_numbers
 from pipeline.workload import Assumptions, Drawing, Workload
 from stages import STAGES
 from stages.stage import Context
@@ -143,11 +143,18 @@ def measured(setting: Setting, **options: Any) -> tuple[float, float]:
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
+    from stages.training.mtp import MTP
+    from stages.training.mtp_heads import attach, predict_ahead
+
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, **options)
     model.train()
     if setting.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    add_fused_lm_head(model)
+    if setting.ahead:
+        attach(model, MTP(depth=setting.ahead), 0)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1") if setting.ahead else ("log_probs",))
+    if setting.ahead:
+        predict_ahead(model)
     ids_BT = torch.full((setting.sequences, setting.length), 7)
     mask_BT = torch.ones_like(ids_BT)
     if setting.sequences > 1:
@@ -161,7 +168,10 @@ def measured(setting: Setting, **options: Any) -> tuple[float, float]:
             memory.restart()
             started = memory.now
             with torch.autocast("cpu", torch.bfloat16, enabled=setting.mixed):
-                if setting.head:
+                if setting.ahead:
+                    output = model(input_ids=ids_BT, attention_mask=mask_BT, labels=ids_BT, fused_lm_head=True)
+                    loss = -output.log_probs.sum() / ids_BT.numel()
+                elif setting.head:
                     loss = model(input_ids=ids_BT, attention_mask=mask_BT, labels=ids_BT, fused_lm_head=True).loss
                 else:
                     loss = model.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False)[0].mean()
@@ -190,6 +200,27 @@ def test_passes_allocate_what_the_plan_says(checkpointing: bool, mixed: bool, he
         expected = s.weights + s.gradients + made.activations + made.logits
         peak, _ = measured(setting)
         assert expected == pytest.approx(peak, rel=TOLERANCE), (sequences, length)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_modules_of_multi_token_prediction_allocate_what_the_plan_says(checkpointing: bool, mixed: bool) -> None:
+    sizes = read_config(BASE)
+    for depth, (sequences, length) in ((1, SHAPES[0]), (3, SHAPES[1])):
+        setting = Setting(
+            sizes=sizes,
+            trainable=sizes.parameters + depth * module_numbers(sizes),
+            ahead=depth,
+            sequences=sequences,
+            length=length,
+            checkpointing=checkpointing,
+            mixed=mixed,
+            on_cpu=True,
+        )
+        s, made = states(setting), passes(setting)
+        peak, _ = measured(setting)
+        expected = s.weights + s.gradients + made.activations + made.logits
+        assert expected == pytest.approx(peak, rel=0.03), depth
 
 
 def test_attention_that_holds_its_probabilities() -> None:

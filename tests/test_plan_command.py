@@ -173,6 +173,26 @@ def test_less_memory_asks_for_more(small: Path, memory: str, remedy: str | None,
     assert (step["remedy"] is None) if remedy is None else (remedy in step["remedy"])
 
 
+def test_modules_of_multi_token_prediction_are_counted_and_given_up_before_the_model_is_shared_out(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ahead = ["--set", "steps.sft.mtp.depth=2", "--gpu-memory"]
+    plain, sft = (
+        planned(capsys, str(small), "--gpu-memory", "900")["sft"],
+        planned(capsys, str(small), *ahead, "900")["sft"],
+    )
+    module = 233_057_792 + 2 * 3584**2 + 3 * 3584  # a layer of Qwen2.5-7B, a projection, three norms
+    assert sft["parameters"] - plain["parameters"] == sft["trainable"] - plain["trainable"] == 2 * module
+    assert sft["memory"]["optimiser"] - plain["memory"]["optimiser"] == 8 * 2 * module
+    assert sft["memory"]["activations"] > plain["memory"]["activations"] * 30 / 28
+    assert sft["flops"] == pytest.approx(plain["flops"] * (1 + 2 * (module + 545e6) / 7.07e9), rel=0.02)
+    assert "micro_batch_size: 4 (then" in planned(capsys, str(small), *ahead, "500")["sft"]["remedy"]
+    remedy = planned(capsys, str(small), *ahead, "80")["sft"]["remedy"]
+    assert "launch.accelerate_config: zero3_offload, mtp: null (then" in remedy
+    remedy = planned(capsys, str(small), *ahead, "20")["sft"]["remedy"]
+    assert "zero3_offload, mtp: null, lora: {rank: 16} (then" in remedy
+
+
 def test_a_sampler_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     config = str(CONFIGS / "qwen2.5-7b.yaml")
     step = planned(capsys, config, "--gpu-memory", "16")["rejection_sampling"]

@@ -13,6 +13,7 @@ from typing import Any
 from stages.rollout.options import engine_preflight
 from stages.stage import Context
 from stages.training.early_stopping import CONTRARY
+from stages.training.mtp import refuse_contrary
 from stages.training.options import CompletionConfig, ReinforcementConfig, TrainingConfig
 
 RESERVED = ("output_dir", "save_strategy")
@@ -128,6 +129,7 @@ def supervised_preflight(config: CompletionConfig) -> None:
     _preflight("SFTConfig", config)
     if config.early_stopping is not None and (contrary := sorted(CONTRARY.intersection(config.trl))):
         raise ValueError(f"trl.{contrary[0]} contradicts early_stopping; leave one of them out")
+    refuse_contrary(config.mtp, config.trl)
 
 
 def reinforcement_preflight(config: ReinforcementConfig) -> None:

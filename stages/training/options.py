@@ -6,7 +6,14 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
@@ -15,6 +22,7 @@ from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
 from stages.training.kl import KLTier, refuse_unfit
+from stages.training.mtp import MTP, refuse_adapters, refuse_sharding
 from stages.training.probe import ProbeConfig
 from stages.training.sentries import SentryConfig, check_sentries
 
@@ -119,6 +127,18 @@ class CompletionConfig(SupervisedConfig):
 
     early_stopping: EarlyStopping | None = None
     """Hold rows out, end when their loss no longer falls, keep the weights that had the lowest; None learns all."""
+    mtp: MTP | None = None
+    """Predict tokens further ahead too, by modules that are left behind at the end; None predicts the next one only."""
+
+    @model_validator(mode="after")
+    def _modules_go_with_full_fine_tuning(self) -> Self:
+        refuse_adapters(self.mtp, self.lora)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _identity_without_mtp(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A step that does not use it is the step that it was before there was such a key."""
+        return {key: value for key, value in dump(self).items() if key != "mtp" or value is not None}
 
 
 CISPO_CAP = 5.0
@@ -288,6 +308,8 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
 def check_supervised(config: SupervisedConfig, wired: Collection[str], placement: Placement) -> None:
     """Stage.check: a batch is shared evenly by the processes."""
     _divides("batch_size", config.batch_size, placement)
+    if isinstance(config, CompletionConfig):
+        refuse_sharding(config.mtp, placement)
 
 
 def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:

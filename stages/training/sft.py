@@ -18,6 +18,7 @@ from data.records import Row
 from data.template import CONVENTIONS
 from stages.stage import Context, Metric, Outcome
 from stages.training.early_stopping import evaluation_arguments
+from stages.training.mtp import MTP, loss_name
 from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def train_sft(
     from stages.training.arguments import trl_arguments
     from stages.training.groups import freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
+    from stages.training.mtp_heads import attach, detach
+    from stages.training.mtp_trainer import AheadTrainer
     from stages.training.patience import Patience
     from stages.training.resume import last_checkpoint
     from stages.training.trainers import SupervisedTrainer, callbacks
@@ -134,7 +137,9 @@ def train_sft(
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     counts["parameters_frozen"] = freeze(model, config.freeze)
-    trainer = SupervisedTrainer(
+    if config.mtp is not None:  # after what is frozen: the modules learn
+        counts["mtp_parameters"] = attach(model, config.mtp, context.seed)
+    trainer = (SupervisedTrainer if config.mtp is None else AheadTrainer)(
         model=model,
         args=arguments,
         train_dataset=_dataset(ordered),
@@ -149,11 +154,13 @@ def train_sft(
     trained = time.monotonic()
     if held and trainer.state.best_global_step is None:
         raise ValueError("early_stopping: the held-out loss was never a number; lower learning_rate")
+    if config.mtp is not None:
+        detach(model)
     save_trained(trainer, tokenizer, out, context.work)
     learned = ordered[: trainer.state.global_step * config.batch_size]
     return Outcome(
         contract=model_contract(out, context.convention),
-        metrics=_metrics(trainer.state, context, len(held)),
+        metrics=_metrics(trainer.state, context, len(held), config.mtp),
         counts=counts | _tallies(learned, trainer.state, len(held)),
         timings={"loading": ready - began, "training": trained - ready, "saving": time.monotonic() - trained},
     )
@@ -180,11 +187,15 @@ def _tallies(learned: Sequence[Encoded], state: Any, held: int) -> dict[str, int
     return counts | ({"held_out": held, "best_step": state.best_global_step} if held else {})
 
 
-def _metrics(state: Any, context: Context, held: int) -> dict[str, Metric]:
+def _metrics(state: Any, context: Context, held: int, mtp: MTP | None) -> dict[str, Metric]:
     from stages.training.progress import mean_of
 
+    names = {"train_loss": "loss"}
+    if mtp is not None:
+        names |= {"main_loss": "main_loss"} | {f"mtp_loss_{k}": loss_name(k) for k in range(1, mtp.depth + 1)}
     # The trainer's own mean forgets what was learned before a kill; the history does not.
-    found = {"train_loss": (mean_of(context.work / "history.jsonl", "loss"), state.global_step)}
+    history = context.work / "history.jsonl"
+    found = {name: (mean_of(history, figure), state.global_step) for name, figure in names.items()}
     if held:
         found["held_out_loss"] = (state.best_metric, held)
     return {name: Metric(value=loss, n=n, low=loss, high=loss) for name, (loss, n) in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Seq2SeqTrainer
 from trl import RewardTrainer, SFTTrainer
 
 from stages.stage import Context
@@ -62,6 +62,10 @@ class PipelineTrainer:
 
 class SupervisedTrainer(PipelineTrainer, SFTTrainer):
     """SFTTrainer with our optimiser."""
+
+
+class EncoderDecoderTrainer(PipelineTrainer, Seq2SeqTrainer):
+    """Seq2SeqTrainer with our optimiser."""
 
 
 class PairTrainer(PipelineTrainer, RewardTrainer):

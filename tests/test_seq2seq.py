@@ -100,6 +100,10 @@ def test_the_encoder_reads_the_prompt_and_the_decoder_learns_the_completion(
     assert outcome.counts["sequences"] == outcome.counts["rows_used"] == 12
     assert outcome.counts["optimiser_steps"] == 3
     assert outcome.metrics["train_loss"].value == pytest.approx(sum(history(tmp_path)) / 3)
+    saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    saved.pop("transformers_version")
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    assert saved == {"decoder_start_token_id": start, **ends}, "nothing that the student never learned"
 
 
 def test_rows_come_in_the_order_that_the_pipeline_decides(tmp_path: Path, batches: list[dict[str, Any]]) -> None:

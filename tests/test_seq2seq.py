@@ -125,7 +125,7 @@ def test_a_step_learns_the_mean_over_its_tokens_however_it_is_cut(
     tmp_path: Path, family: Any, batches: list[dict[str, Any]]
 ) -> None:
     student = save_student(tmp_path / "student", family)
-    learn(tmp_path / "whole", student, micro_batch_size=4, max_grad_norm=1e9)
+    learn(tmp_path / "whole", student, count=4, micro_batch_size=4, max_grad_norm=1e9)
     [first, *_] = batches
     assert first["training"]
     model, _ = build_student(family)
@@ -134,7 +134,7 @@ def test_a_step_learns_the_mean_over_its_tokens_however_it_is_cut(
         logits = model.eval()(**{k: first[k] for k in ("input_ids", "attention_mask", "decoder_input_ids")}).logits
     by_hand = cross_entropy(logits.flatten(0, 1), first["labels"].flatten())
     assert history(tmp_path / "whole")[0] == pytest.approx(by_hand.item(), rel=1e-4)  # and nothing is dropped
-    learn(tmp_path / "cut", student, micro_batch_size=1, max_grad_norm=1e9)
+    learn(tmp_path / "cut", student, count=4, micro_batch_size=1, max_grad_norm=1e9)
     assert history(tmp_path / "cut") == pytest.approx(history(tmp_path / "whole"), rel=1e-4)
     assert history(tmp_path / "cut", "grad_norm") == pytest.approx(history(tmp_path / "whole", "grad_norm"), rel=1e-3)
 

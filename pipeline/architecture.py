@@ -20,6 +20,8 @@ from pipeline.messages import nearest, shorten
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose layers are known."""
+ENCODER_DECODER = "encoder-decoder"
+"""Family of the models with an encoder, whose parameters are counted and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +168,8 @@ def read_config(file: Path) -> Architecture:
         raise ValueError(f"{file}: there is no such file") from None
     except (OSError, ValueError):
         raise ValueError(f"{file}: cannot be read as JSON") from None
+    if isinstance(settings, dict) and settings.get("is_encoder_decoder"):
+        return _with_encoder(file)
     if not isinstance(settings, dict) or settings.get("model_type") not in FAMILIES:
         found = settings.get("model_type") if isinstance(settings, dict) else settings
         raise ValueError(f"{file}: model_type: {shorten(found)} has no plan; there is one for {', '.join(FAMILIES)}")
@@ -183,6 +187,15 @@ def read_config(file: Path) -> Architecture:
         tied=bool(settings.get("tie_word_embeddings", False)),
     )
     return replace(sizes, stored=_stored(file.parent, sizes.tied))
+
+
+def _with_encoder(file: Path) -> Architecture:
+    stored = _stored(file.parent, tied=True)
+    if stored is None:
+        raise ValueError(
+            f"{file}: an encoder-decoder model is planned by its weights, and no *.safetensors lie beside it"
+        )
+    return replace(only_counted(stored), family=ENCODER_DECODER)
 
 
 def _size(settings: dict[str, Any], key: str, file: Path, default: int | None = None) -> int:

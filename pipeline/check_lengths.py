@@ -179,11 +179,16 @@ def _room(subject: Subject, node: Node, sampler: Sampler, prompts: Sequence[tupl
 
 
 def _positions(subject: Subject, name: str) -> tuple[float, bool]:
-    """The longest sequence that the model was made for, and whether a longer one breaks it."""
+    """The longest sequence that the model was made for, and whether a longer one breaks it.
+
+    An encoder-decoder model has so many for the prompt and as many for the completion; T5's number is no bound at all.
+    """
     try:
         config = read_json(subject.model(name).path / "config.json")
     except ValueError:
         return math.inf, False
+    if config.get("is_encoder_decoder"):
+        return config.get(POSITIONS[0], math.inf), False
     key = next((key for key in POSITIONS if isinstance(config.get(key), int)), None)
     return (math.inf, False) if key is None else (config[key], key == POSITIONS[1])
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pipeline import machine
-from pipeline.architecture import Architecture, only_counted, read_config
+from pipeline.architecture import ENCODER_DECODER, Architecture, only_counted, read_config
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_lengths import longest_seen
 from pipeline.check_subject import Subject
@@ -134,6 +134,8 @@ def _too_much_on_the_host(step: Estimate, node: Node, place: _Place) -> str | No
 
 def _advice(step: Estimate, place: _Place) -> str:
     assert step.setting is not None
+    if step.setting.sizes.family == ENCODER_DECODER:
+        return "use lora, or a smaller model"
     if step.setting.sharding.stage < 3:
         return "use lora, launch.zero: 3, or a smaller model"
     return f"use lora, more {'machines' if place.on_cpu else 'GPUs'}, or a smaller model"

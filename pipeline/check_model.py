@@ -13,6 +13,7 @@ from data.artifact import Artifact, Kind
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.contract import check_inputs
+from pipeline.encoder_decoder import faults
 from pipeline.weights import parameter_count, read_json, weight_files
 from stages.stage import Judges
 
@@ -36,7 +37,22 @@ def models(subject: Subject) -> Iterator[Finding]:
         for judges in _scores(subject, name):
             yield from _scorer(name, config, judges)
         seen.append(f"{name} {_size(count)}")
+    yield from _encoders(subject)
     yield fine(", ".join(seen) or "no given model is read")
+
+
+def _encoders(subject: Subject) -> Iterator[Finding]:
+    """Steps whose model has an encoder that they cannot work with."""
+
+    def settings_of(name: str) -> Mapping[str, Any]:
+        try:
+            return read_json(subject.model(name).path / "config.json")
+        except ValueError:  # said above
+            return {}
+
+    for node in subject.steps:
+        for fault in faults(subject.config, node, settings_of):
+            yield fail(f"{subject.where(node)}{fault}")
 
 
 def _unknown_kind(config: Mapping[str, Any]) -> str | None:

@@ -43,11 +43,13 @@ def _ahead(config: TrainingConfig) -> MTP | None:
 def _skeleton(subject: Subject, node: Node) -> Any:
     """The model that a step starts from, its parameters named and empty."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
     path = subject.model(node.inputs["init"][0]).path
     settings = AutoConfig.from_pretrained(path, **({} if node.stage.generative else {"num_labels": 1}))
     kind = AutoModelForCausalLM if node.stage.generative else AutoModelForSequenceClassification
+    if settings.is_encoder_decoder and node.stage.generative:
+        kind = AutoModelForSeq2SeqLM
     with torch.device("meta"):
         return kind.from_config(settings)
 

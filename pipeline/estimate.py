@@ -91,6 +91,8 @@ class Estimate:
             }
             found["training"] = lasting | {"activations": made.activations, "logits": made.logits}
         work, decoder = self.work.drawing, self.decoder
+        if self.sampled is not None and not self.sampled.known:
+            return found | {"sampling": {"weights": float(self.sampled_bytes * self.sampled.parameters)}}
         if work is None or decoder is None or work.engine == "vllm_server":
             return found or {"nothing": {}}
         if work.in_trainer and work.engine == "vllm":
@@ -123,9 +125,9 @@ class Estimate:
 
     @cached_property
     def decoder(self) -> Decoder | None:
-        """The sampler, if there is one."""
+        """The sampler, if there is one whose layers are known."""
         work, sizes = self.work.drawing, self.sampled
-        if work is None or sizes is None:
+        if work is None or sizes is None or not sizes.known:
             return None
         if work.engine != "transformers":
             return decoding.vllm(sizes, work, self.gpu)

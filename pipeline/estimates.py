@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.architecture import Architecture, known, read_config
+from pipeline.architecture import ENCODER_DECODER, Architecture, known, read_config
 from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
 from pipeline.hardware import Gpu
@@ -61,7 +61,18 @@ def plan(
         for node in nodes
         if node.inputs.get("init")  # the others rewrite rows
     )
-    return Plan(steps=steps, notes=tuple(workloads.notes.values()))
+    return Plan(steps=steps, notes=(*workloads.notes.values(), *_counted_only(steps)))
+
+
+def _counted_only(steps: Sequence[Estimate]) -> Iterator[str]:
+    """What is not planned of models with an encoder."""
+    for step in steps:
+        models = [step.setting.sizes if step.setting else None, step.sampled]
+        if any(sizes is not None and sizes.family == ENCODER_DECODER for sizes in models):
+            yield (
+                f"{step.name}: of an encoder-decoder model only weights, gradients and optimiser are counted; its "
+                "activations, adapters, arithmetic and hours are not planned"
+            )
 
 
 class Models:

@@ -133,7 +133,9 @@ class Passes:
 
 
 def passes(s: Setting) -> Passes:
-    """What is alive at the fullest moment of forward and backward pass, beside the states."""
+    """What is alive at the fullest moment of forward and backward pass, beside the states; 0 where nothing is known."""
+    if not s.sizes.known:
+        return Passes(activations=0.0, logits=0.0)
     sizes, tokens = s.sizes, s.tokens
     layers = sizes.layers + s.ahead
     final = tokens * sizes.hidden * (12.0 if s.precision == "fp32" else 10.0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.architecture import ENCODER_DECODER
 from pipeline.estimate import Estimate
 from pipeline.hardware import GIB
 from pipeline.launch_files import resolve
@@ -32,6 +33,8 @@ class Change:
 
 def remedy(step: Estimate) -> str:
     """What to do about a step that does not fit, as one line."""
+    if ENCODER_DECODER in (step.setting and step.setting.sizes.family, step.sampled and step.sampled.family):
+        return "take a smaller model, or accelerators with more memory"
     changes = _samplers(step) if step.setting is None else _combinations(step)
     for change in changes:
         if change.after.fits:

@@ -16,6 +16,7 @@ from data.contract import model_contract
 from pipeline import attempts
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig, dump
+from pipeline.encoder_decoder import check_encoders
 from pipeline.fitness import check_fitness
 from pipeline.gates import GateShut, failures, require_open
 from pipeline.given import HashCache
@@ -90,7 +91,9 @@ def pending(config: RunConfig, nodes: Sequence[Node], run_dir: Path, options: Op
     selected = _selected(nodes, options)
     plan = make_plan(config, nodes, RunStore(run_dir), HashCache.load(run_dir / "hashes.json"))
     todo = _todo(plan.states, selected, options, say=lambda line: None)
-    preflight(config, [state.node for state in plan.states if state.node.name in todo])
+    making = [state.node for state in plan.states if state.node.name in todo]
+    check_encoders(config, nodes, making)
+    preflight(config, making)
     return [state for state in plan.states if state.node.name in todo]
 
 
@@ -145,6 +148,7 @@ def _checked(plan: Plan, todo: set[str], store: RunStore) -> dict[str, Artifact]
     given = local_models(plan)
     check_contracts(plan, given, store)
     nodes = [state.node for state in plan.states if state.node.name in todo]
+    check_encoders(plan.config, [state.node for state in plan.states], nodes)
     preflight(plan.config, nodes)
     return given
 

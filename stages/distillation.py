@@ -1,7 +1,8 @@
 """Distillation: a small student learns from curated traces and from fresh, verified samples of the teacher.
 
 DeepSeek-R1 distils by supervised fine-tuning alone (arXiv 2501.12948v2, appendix B.4.3: 800k rows, 2 to 3 epochs,
-1e-4 for the 1.5B student); text is what teacher and student share, so their tokenizers may differ.
+1e-4 for the 1.5B student); text is what teacher and student share, so their tokenizers may differ, and so may their
+architectures: the student is a causal model or one with an encoder.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def check(config: DistillationConfig, wired: Collection[str], placement: Placeme
 
 def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
     """Train `init` on the rows of `data` and on what `teacher` answers to `prompts`."""
+    from stages.training.seq2seq import has_encoder, train_seq2seq
     from stages.training.sft import encode_pairs, repeat, train_sft
 
     began = time.monotonic()
@@ -74,7 +76,8 @@ def run(config: DistillationConfig, inputs: Inputs, out: Path, context: Context)
     pairs = encode_pairs(student, rows, config.max_length, context, counts)
     pairs, held = hold_out(pairs, config.early_stopping, context.seed)
     sequence = repeat([item for _, item in pairs], config.epochs, config.batch_size, context.seed)
-    outcome = train_sft(config, sequence, student, out, context, counts, held)
+    train = train_seq2seq if has_encoder(student) else train_sft
+    outcome = train(config, sequence, student, out, context, counts, held)
     return replace(outcome, timings={**outcome.timings, "sampling": sampled})
 
 

@@ -13,12 +13,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LAYER = re.compile(r"\.(?:layers|h|block|layer)\.(\d+)\.")
+_EMBEDDING = re.compile(r"embed|wte|wpe|\.shared\.")
+"""The last is how T5 and BART name what encoder, decoder and head share."""
 
 
 def layer_of(name: str) -> int | None:
-    """Index of the decoder layer that a parameter belongs to; None for embeddings, final norm and head."""
+    """Index of the layer that a parameter belongs to; None for embeddings, final norm and head.
+
+    Encoder and decoder each count from 0.
+    """
     found = _LAYER.search(f".{name}")
     return int(found.group(1)) if found else None
+
+
+def _stack_of(name: str) -> str:
+    """What stands in front of the layer's number: layers of one model that share it lie on top of each other."""
+    found = _LAYER.search(f".{name}")
+    return f".{name}"[: found.start(1)] if found else ""
+
+
+def _is_embedding(name: str) -> bool:
+    return _EMBEDDING.search(f".{name}") is not None
 
 
 def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
@@ -37,8 +52,7 @@ def freeze(model: nn.Module, config: Freeze) -> int:
         layer = layer_of(name)
         hits = {pattern for pattern, regex in patterns.items() if regex.search(name)}
         unmatched -= hits
-        embedding = config.embeddings and ("embed" in name or "wte" in name or "wpe" in name)
-        if hits or embedding or (layer is not None and layer < config.layers):
+        if hits or (config.embeddings and _is_embedding(name)) or (layer is not None and layer < config.layers):
             parameter.requires_grad_(False)
     if unmatched:
         raise ValueError(f"freeze.names: no parameter matches {sorted(unmatched)[0]!r}")
@@ -51,7 +65,8 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     """Groups for AdamW: one per learning rate and decay setting.
 
     Layer-wise decay follows ULMFiT (Howard & Ruder 2018, section 3.2): the top layer and the head learn at the full
-    rate, each layer below at `decay` times the one above it, the embeddings lowest of all. Raises ValueError for a
+    rate, each layer below at `decay` times the one above it, the embeddings lowest of all. Encoder and decoder have a
+    top layer each, for the decoder reads both: its own layers below, and the encoder's last. Raises ValueError for a
     pattern of `layer_rates.groups` that matches nothing that learns.
     """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -71,13 +86,15 @@ def _falling_rates(model: nn.Module, config: TrainingConfig) -> dict[str, float]
     if decay is None:
         return {}
     names = [n for n, _ in model.named_parameters()]
-    depth = 1 + max((layer_of(n) or 0 for n in names), default=0)
+    depth: dict[str, int] = {}
+    for name in names:
+        depth[_stack_of(name)] = max(depth.get(_stack_of(name), 0), 1 + (layer_of(name) or 0))
 
     def below(name: str) -> int:
         layer = layer_of(name)
         if layer is None:
-            return depth if ("embed" in name or "wte" in name or "wpe" in name) else 0
-        return depth - 1 - layer
+            return max(depth.values()) if _is_embedding(name) else 0
+        return depth[_stack_of(name)] - 1 - layer
 
     return {name: config.learning_rate * decay ** below(name) for name in names}
 

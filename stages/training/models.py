@@ -21,6 +21,8 @@ DROPOUT = (
     "resid_pdrop",
     "embd_pdrop",
     "dropout_rate",  # T5
+    "dropout",  # BART
+    "activation_dropout",
     "hidden_dropout_prob",  # BERT
     "attention_probs_dropout_prob",
 )
@@ -82,8 +84,16 @@ def visible_prefill(tokenizer: PreTrainedTokenizerBase, opening_tag: str) -> str
     return found + tail if found and not tail.strip() else ""
 
 
+def causal_only(stage: str, kind: str) -> str:
+    """What is said of a model with an encoder, of the `kind` that config.json states, where `stage` takes none."""
+    return f"{stage} takes causal models only, and the model has an encoder ({kind}); distillation trains it"
+
+
 def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedModel:
-    """A causal model with fp32 master weights; mixed precision is the trainer's business."""
+    """A causal model with fp32 master weights; mixed precision is the trainer's business.
+
+    Raises ValueError for a model with an encoder: of BART, transformers would load the decoder alone.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -92,6 +102,8 @@ def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedM
     quiet()
 
     settings = AutoConfig.from_pretrained(path)
+    if settings.is_encoder_decoder:
+        raise ValueError(causal_only("this stage", settings.model_type))
     options: dict[str, Any] = {"dtype": torch.float32}
     if config is not None:
         options["attn_implementation"] = config.attention

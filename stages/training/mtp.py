@@ -30,6 +30,9 @@ SHARDING = ("accelerate_config", "deepspeed")
 """Files of a placement that may share the model out."""
 
 
+NO_MODULES = "modules are those of causal models, and the student has an encoder ({}); leave mtp out"
+
+
 class MTP(StageConfig):
     """`mtp` of a step that learns completions."""
 

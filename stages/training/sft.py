@@ -160,8 +160,8 @@ def train_sft(
     learned = ordered[: trainer.state.global_step * config.batch_size]
     return Outcome(
         contract=model_contract(out, context.convention),
-        metrics=_metrics(trainer.state, context, len(held), config.mtp),
-        counts=counts | _tallies(learned, trainer.state, len(held)),
+        metrics=loss_metrics(trainer.state, context, len(held), config.mtp),
+        counts=counts | tallies(learned, trainer.state, len(held)),
         timings={"loading": ready - began, "training": trained - ready, "saving": time.monotonic() - trained},
     )
 
@@ -177,7 +177,8 @@ def _dataset(items: Sequence[Encoded]) -> Any:
     )
 
 
-def _tallies(learned: Sequence[Encoded], state: Any, held: int) -> dict[str, int]:
+def tallies(learned: Sequence[Encoded], state: Any, held: int) -> dict[str, int]:
+    """What was learned, in sequences, steps and tokens; with `held` sequences held out, the step that was kept."""
     counts = {
         "sequences": len(learned),
         "optimiser_steps": state.global_step,
@@ -187,7 +188,8 @@ def _tallies(learned: Sequence[Encoded], state: Any, held: int) -> dict[str, int
     return counts | ({"held_out": held, "best_step": state.best_global_step} if held else {})
 
 
-def _metrics(state: Any, context: Context, held: int, mtp: MTP | None) -> dict[str, Metric]:
+def loss_metrics(state: Any, context: Context, held: int, mtp: MTP | None = None) -> dict[str, Metric]:
+    """Mean losses of the steps, and the lowest of what was held out."""
     from stages.training.progress import mean_of
 
     names = {"train_loss": "loss"}

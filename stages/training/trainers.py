@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Seq2SeqTrainer, Trainer
 from trl import RewardTrainer, SFTTrainer
 
 from stages.stage import Context
@@ -67,6 +67,10 @@ class PipelineTrainer:
 
 class SupervisedTrainer(PipelineTrainer, SFTTrainer):
     """SFTTrainer with our optimiser."""
+
+
+class EncoderDecoderTrainer(PipelineTrainer, Seq2SeqTrainer):
+    """Seq2SeqTrainer with our optimiser."""
 
 
 class PairTrainer(PipelineTrainer, RewardTrainer):

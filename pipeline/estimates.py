@@ -149,6 +149,7 @@ def _setting(
         eager=own.attention == "eager",
         head=not scores,
         reference=_reference(own),
+        anchored=getattr(own, "ewc", None) is not None,
         scorer=sum(models.sizes(name).parameters for name in reward),
         on_cpu=hardware.gpu.name == "cpu",
     )

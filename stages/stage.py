@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -50,6 +50,8 @@ class Input:
     """Whether it must be a model that scores (a preference model) instead of one that writes text."""
     same_tokenizer: bool = False
     """Whether its tokenizer, chat template, EOS and pad must agree with those of `init`."""
+    texts: Literal["no", "only", "also"] = "no"
+    """Whether it reads documents of raw text (`source: text`) instead of rows with a prompt, or beside them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

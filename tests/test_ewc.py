@@ -169,6 +169,7 @@ def test_it_pulls_once_a_step_whatever_the_micro_batches(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_it_pulls_without_clipping_too(tmp_path: Path) -> None:
     plain, *_ = learn(tmp_path / "plain", trl={"max_grad_norm": 0})
     held, *_ = learn(tmp_path / "held", trl={"max_grad_norm": 0}, ewc=STRONG)
@@ -179,6 +180,7 @@ class Interrupted(Exception):
     """Stands for the kill."""
 
 
+@pytest.mark.slow
 def test_a_killed_training_is_held_to_the_weights_that_the_step_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,7 +81,8 @@ def _lost_tag(subject: Subject, tokenizer: Any) -> str | None:
 def _round_trip(row: Row, tokenizer: Any) -> str | None:
     """What goes wrong with a row, if anything."""
     if is_text(row):
-        return _changed([row["text"][:MOST_CHARACTERS]], tokenizer)
+        text = row["text"][:MOST_CHARACTERS]
+        return None if tokenizer.eos_token in text else _changed([text], tokenizer)
     try:
         shown = tokenizer.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template may raise what it likes
@@ -89,12 +90,13 @@ def _round_trip(row: Row, tokenizer: Any) -> str | None:
     if user_text(row).strip() not in shown:
         return "the chat template does not show its last user message"
     learned = [message["content"] for message in row.get("completion") or ()]
-    return _changed([user_text(row), *learned], tokenizer)
+    sound = [text for text in learned if tokenizer.eos_token not in text]  # see labels
+    return _changed([user_text(row), *sound], tokenizer)
 
 
 def _changed(texts: Sequence[str], tokenizer: Any) -> str | None:
-    """The first text that does not come back from its token ids; one that holds EOS is told of by `labels`."""
-    for text in (text for text in texts if tokenizer.eos_token not in text):
+    """How the first text that does not come back from its token ids comes back; None where all do."""
+    for text in texts:
         back = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
         if back.split() != text.split():
             at = _parting(text, back)

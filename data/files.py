@@ -1,4 +1,4 @@
-"""Raw values out of data files: JSON lines, JSON, CSV and parquet, each also gzipped.
+"""Raw values out of data files: JSON lines, JSON, CSV, parquet and plain text, each also gzipped.
 
 Left out on purpose: what the values mean (the adapters) and which rows are taken (sources.py).
 """
@@ -126,10 +126,23 @@ def _parquet(file: IO[bytes], path: Path) -> Iterator[tuple[str, Value]]:
             yield f"{path}: row {number}", value
 
 
+def _plain(file: IO[bytes], path: Path) -> Iterator[tuple[str, Value]]:
+    """The whole file as one document."""
+    content = file.read()
+    try:
+        yield str(path), {"text": content.decode("utf-8-sig")}
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f"{path}:{line}"
+        yield where, ValueError(f"{where}: not UTF-8")
+
+
 READERS: Mapping[str, Callable[[IO[bytes], Path], Iterator[tuple[str, Value]]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
     ".parquet": _parquet,
+    ".txt": _plain,
+    ".md": _plain,
 }

@@ -34,16 +34,22 @@ REQUIRED = ("id", "prompt", "domain", "language")
 ROLES = ("system", "user", "assistant", "tool")
 
 
-def validate(row: object, where: str) -> Row:
+def validate(row: object, where: str, *, raw: bool = False) -> Row:
     """Return `row` if its columns are as they must be. `where` names it in a message ("file.jsonl:17").
 
-    Columns of the user's own pass unchanged. Raises ValueError with one line.
+    `raw` says that it may be a row of raw text, which has a column `text` instead of a prompt. Columns of the user's
+    own pass unchanged. Raises ValueError with one line.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
+    raw = raw and row.get("text") is not None and is_text(row)
     for name in REQUIRED:
-        if row.get(name) is None:
+        if row.get(name) is None and not (raw and name == "prompt"):
             raise ValueError(f"{where}: the column {name!r} is missing")
+    if raw and not isinstance(row["text"], str):
+        raise ValueError(f"{where}: column 'text' must be str, got {type(row['text']).__name__}")
+    if raw:
+        _check_text(row["text"], f"{where}: column 'text'")
     for name, types in COLUMNS.items():
         value = row.get(name)
         if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
@@ -59,6 +65,11 @@ def validate(row: object, where: str) -> Row:
             if name != "prompt" and row[name][-1]["role"] != "assistant":
                 raise ValueError(f"{where}: column {name!r} must end with what the assistant says")
     return row
+
+
+def is_text(row: Mapping[str, Any]) -> bool:
+    """Whether a row is raw text to pre-train on: one without a prompt."""
+    return row.get("prompt") is None
 
 
 def _check_messages(messages: list[Any], where: str) -> None:
@@ -83,7 +94,7 @@ def _check_text(text: str, where: str) -> None:
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows of a JSON-lines file, validated. Raises ValueError naming file and line."""
     for number, value in read_json_lines(path):
-        yield validate(value, f"{path}:{number}")
+        yield validate(value, f"{path}:{number}", raw=True)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data import adapters_chat, adapters_code, adapters_math
+from data import adapters_chat, adapters_code, adapters_math, adapters_text
 from data.adapters import Adapter, At, nearest
 from data.records import Row
 
@@ -35,11 +35,14 @@ class Source:
     """Whether `solutions: true` can lay out worked solutions as completions."""
     splits: bool = False
     """Whether the rows themselves say to which `split` they belong."""
+    raw: bool = False
+    """Whether the rows are raw text, without a prompt: documents to pre-train on."""
 
 
 SOURCES: Mapping[str, Source] = {
     "tiny": Source(summary="the embedded world: generated tasks in English and Chinese", adapt=None, splits=True),
     "records": Source(summary="rows that already have the columns of this project", adapt=_records),
+    "text": Source(summary="documents to pre-train on: column text, or text files", adapt=adapters_text.text, raw=True),
     "prompt_answer": Source(
         summary="columns prompt, answer (and reasoning)", adapt=adapters_math.prompt_answer, solutions=True
     ),

@@ -163,7 +163,7 @@ def _record(value: Any, spec: Mapping[str, Any], at: At) -> Row:
     if row.get("language") is None and isinstance(row.get("prompt"), list):
         validate({**row, "language": "en"}, at.where)
         row["language"] = detect_language(user_text(row))
-    return validate(row, at.where)
+    return validate(row, at.where, raw=SOURCES[spec["source"]].raw)
 
 
 def _filtered(rows: Iterator[Row], spec: Mapping[str, Any], counts: dict[str, int]) -> Iterator[Row]:

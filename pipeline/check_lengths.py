@@ -15,10 +15,12 @@ from pipeline.check_subject import Subject
 from pipeline.check_text import encoded, inputs, learners
 from pipeline.step import Node
 from pipeline.weights import read_json
+from stages.continued_pretraining import ContinuedPretrainingConfig
 from stages.distillation import DistillationConfig
 from stages.preference_model import PreferenceModelConfig
 from stages.rollout.options import SamplingConfig
 from stages.safety_model import SafetyModelConfig
+from stages.sft_mix import SftMixConfig
 from stages.training.classifier import ClassifierConfig
 from stages.training.options import ReinforcementConfig, SupervisedConfig
 
@@ -66,7 +68,16 @@ def learned(subject: Subject) -> Iterator[Finding]:
 def _learned_sizes(subject: Subject, node: Node, tokenizer: Any) -> list[tuple[int, str]]:
     """(tokens, id) of every row that the step would learn a completion from."""
     rows = [row for name in inputs(node) for row in subject.rows(node, name).rows if row.get("completion")]
-    return [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
+    sizes = [(len(item.input_ids), row["id"]) for row in rows if (item := encoded(row, tokenizer))]
+    return sizes + [(size, "a block of text") for size in blocks(node)]
+
+
+def blocks(node: Node) -> Iterator[int]:
+    """Tokens in the blocks that a step cuts raw text into."""
+    if isinstance(node.config, ContinuedPretrainingConfig):
+        yield node.config.max_length
+    elif isinstance(node.config, SftMixConfig) and node.config.pretraining is not None:
+        yield min(node.config.pretraining.length or node.config.max_length, node.config.max_length)
 
 
 def _judged(subject: Subject, node: Node) -> Iterator[Finding]:

@@ -5,11 +5,11 @@ Everything goes through the functions that training and sampling use (stages/tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data.artifact import Kind
-from data.records import Row, user_text
+from data.records import Row, is_text, user_text
 from data.template import CONVENTIONS
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
@@ -18,6 +18,10 @@ from stages.training.options import SupervisedConfig
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
+
+
+MOST_CHARACTERS = 10_000
+"""Of a document of raw text that are looked at."""
 
 
 def learners(subject: Subject) -> Iterator[Node]:
@@ -76,6 +80,9 @@ def _lost_tag(subject: Subject, tokenizer: Any) -> str | None:
 
 def _round_trip(row: Row, tokenizer: Any) -> str | None:
     """What goes wrong with a row, if anything."""
+    if is_text(row):
+        text = row["text"][:MOST_CHARACTERS]
+        return None if tokenizer.eos_token in text else _changed([text], tokenizer)
     try:
         shown = tokenizer.apply_chat_template(list(row["prompt"]), tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template may raise what it likes
@@ -83,7 +90,13 @@ def _round_trip(row: Row, tokenizer: Any) -> str | None:
     if user_text(row).strip() not in shown:
         return "the chat template does not show its last user message"
     learned = [message["content"] for message in row.get("completion") or ()]
-    for text in [user_text(row), *(text for text in learned if tokenizer.eos_token not in text)]:  # see labels
+    sound = [text for text in learned if tokenizer.eos_token not in text]  # see labels
+    return _changed([user_text(row), *sound], tokenizer)
+
+
+def _changed(texts: Sequence[str], tokenizer: Any) -> str | None:
+    """How the first text that does not come back from its token ids comes back; None where all do."""
+    for text in texts:
         back = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
         if back.split() != text.split():
             at = _parting(text, back)
@@ -106,7 +119,7 @@ def labels(subject: Subject) -> Iterator[Finding]:
     for node in learners(subject):
         tokenizer = subject.tokenizer_or_none(node.inputs["init"][0])
         rows = [row for name in inputs(node) for row in subject.rows(node, name).rows if name == "data"]
-        if tokenizer is None or not rows:
+        if tokenizer is None or not rows or node.stage.needs["data"].texts == "only":
             continue
         taught = [row for row in rows if row.get("completion")]
         made = any(subject.node(s) and s not in subject.datasets for s in node.inputs.get("data", ()))

@@ -162,6 +162,7 @@ def _setting(
         eager=own.attention == "eager",
         head=node.stage.generative,
         reference=_reference(own),
+        anchored=getattr(own, "ewc", None) is not None,
         scorer=sum(models.sizes(name).parameters for name in scorers),
         on_cpu=hardware.gpu.name == "cpu",
     )

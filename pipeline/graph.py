@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.artifact import Kind
+from data.schemas import SOURCES
 from pipeline.config import Launch, RunConfig
 from pipeline.messages import nearest, shorten
 from pipeline.preparation import PREPARATION, preparation_config
@@ -111,6 +112,7 @@ def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
     kinds = {**dict.fromkeys(config.models, Kind.MODEL), **dict.fromkeys(config.data, Kind.DATASET)}
     kinds |= {node.name: node.stage.makes for node in nodes if node.role is Role.STEP}
     judges = {node.name: node.stage.judges for node in nodes}
+    texts = {name for name, spec in config.data.items() if SOURCES[spec["source"]].raw}
     writes = {node.name: node.stage.generative for node in nodes if node.stage.makes is Kind.MODEL}
     for node in nodes:
         where = "evaluate" if node.role is Role.EVALUATION else f"steps.{node.name}"
@@ -121,6 +123,11 @@ def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
                 wanted = node.stage.needs[name].kind
                 if kinds[source] is not wanted:
                     raise ValueError(f"{where}.{name}_from: {source!r} is a {kinds[source]}, a {wanted} is needed")
+                reads = node.stage.needs[name].texts
+                if source in texts and reads == "no":
+                    raise ValueError(f"{where}.{name}_from: {source!r} is raw text, rows with a prompt are needed")
+                if source not in texts and reads == "only":
+                    raise ValueError(f"{where}.{name}_from: {source!r} is no raw text, `source: text` is needed")
                 # A given model may be either: its files decide when it is loaded.
                 if source in writes and writes[source] is node.stage.needs[name].scorer:
                     made, needed = ("writes text", "scores") if writes[source] else ("scores", "writes text")

@@ -68,6 +68,7 @@ def states(s: Setting) -> States:
         weights = 0.0
     referred = s.adapters or s.sizes.parameters  # adapters are compared with adapters, on the same model
     reference = referred * (2 if half else 4) * share[3] if s.reference else 0.0
+    reference += 8.0 * s.trainable if s.anchored else 0.0  # fp32, and never shared out
     return States(
         weights=weights,
         gradients=low + full,

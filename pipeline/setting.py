@@ -37,6 +37,8 @@ class Setting:
     """Language-model head; a preference model has a scalar instead."""
     reference: bool = False
     """Whether a second copy of what learns is kept as the KL reference."""
+    anchored: bool = False
+    """Whether elastic weight consolidation keeps the start of what learns, and its Fisher information."""
     scorer: int = 0
     """Numbers in a preference model that scores beside the training."""
     on_cpu: bool = False

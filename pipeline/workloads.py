@@ -11,6 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.messages import nearest
 from pipeline.step import Node, Role
 from pipeline.workload import BATCH_TOKENS, Assumptions, Drawing, Training, Workload
+from stages.continued_pretraining import ContinuedPretrainingConfig
 from stages.distillation import DistillationConfig
 from stages.rejection_sampling import RejectionSamplingConfig
 from stages.review import ReviewConfig
@@ -85,6 +86,9 @@ class Workloads:
                 sizes = [phase.rows or (every if own.by == "rows" else every * mean) for phase in own.phases]
                 unit = 1.0 if own.by == "rows" else mean
                 sequences = sum(size / unit * phase.epochs for size, phase in zip(sizes, own.phases, strict=True))
+            case ContinuedPretrainingConfig():  # documents fill their blocks
+                sequences = float(own.rows or self._rows(node, "data")) * mean / longest
+                mean = float(longest)
             case ClassifierConfig():  # two answers a row, at most
                 sequences = 2.0 * self._rows(node, "data") * (1 - own.held_out)
             case DistillationConfig():
@@ -96,6 +100,10 @@ class Workloads:
             case _:
                 stated = getattr(own, "rows", None)
                 sequences = float(stated or self._rows(node, "data"))
+        if isinstance(own, SftMixConfig) and own.pretraining is not None:
+            share, length = own.pretraining.share, min(own.pretraining.length or own.max_length, own.max_length)
+            sequences, mean = sequences / (1 - share), mean * (1 - share) + length * share
+            longest = max(longest, length)
         training = Training(sequences=sequences * own.epochs, mean=mean, longest=longest)
         return Workload(training=training, drawing=drawing)
 

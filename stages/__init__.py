@@ -39,6 +39,7 @@ STAGES: Mapping[str, Stage] = StageTable(
         "rejection_sampling": "stages.rejection_sampling:REJECTION_SAMPLING",
         "general_rl": "stages.general_rl:GENERAL_RL",
         "distillation": "stages.distillation:DISTILLATION",
+        "continued_pretraining": "stages.continued_pretraining:CONTINUED_PRETRAINING",
         "preference_model": "stages.preference_model:PREFERENCE_MODEL",
         "review": "stages.review:REVIEW",
         "safety_model": "stages.safety_model:SAFETY_MODEL",

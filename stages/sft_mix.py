@@ -6,7 +6,7 @@ the number of rows. The phases run one after the other in one step, under one le
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 
 from data import mixing
 from data.artifact import Kind
-from stages.inputs import rows_of
-from stages.stage import Context, Input, Inputs, Outcome, Stage, StageConfig
+from stages.inputs import check_together, rows_of
+from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage, StageConfig
 from stages.training.arguments import supervised_preflight
 from stages.training.early_stopping import hold_out
-from stages.training.options import CompletionConfig, check_supervised
+from stages.training.ewc import RememberingConfig, check_remembering, old_task
+from stages.training.pretraining import Pretraining, mixed
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
@@ -42,7 +43,7 @@ class Phase(StageConfig):
         return self
 
 
-class SftMixConfig(CompletionConfig):
+class SftMixConfig(RememberingConfig):
     """`sft_mix` in a configuration."""
 
     learning_rate: float = Field(1e-5, gt=0)
@@ -51,6 +52,8 @@ class SftMixConfig(CompletionConfig):
     """What the weights count."""
     repeat: bool = False
     """Whether a domain that is too small for its share may give a row more than once in a phase."""
+    pretraining: Pretraining | None = Field(None, exclude_if=lambda value: value is None)
+    """Text of `pretraining_from` among the rows, over all phases; None: rows only."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> SftMixConfig:
@@ -62,6 +65,12 @@ class SftMixConfig(CompletionConfig):
         if self.early_stopping is not None and len(self.phases) > 1:
             raise ValueError("early_stopping takes one phase: with several it might end before the last one begins")
         return self
+
+
+def check(config: SftMixConfig, wired: Collection[str], placement: Placement) -> None:
+    """Stage.check: text where some is to be mixed in, an old task where one is to be remembered."""
+    check_remembering(config, wired, placement)
+    check_together("pretraining", config.pretraining is not None, "pretraining", wired)
 
 
 def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Outcome:
@@ -106,7 +115,11 @@ def run(config: SftMixConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     for number, phase in enumerate(config.phases):
         items = drawn[phase.name]
         sequence += repeat(items, phase.epochs * config.epochs, config.batch_size, context.seed + number)
-    return train_sft(config, sequence, model, out, context, counts, held)
+    if config.pretraining is not None:
+        texts = list(rows_of(inputs["pretraining"]))
+        sequence = mixed(config.pretraining, sequence, texts, model, config.max_length, context, counts)
+    old = old_task(config, inputs, context, counts)
+    return train_sft(config, sequence, model, out, context, counts, held, old)
 
 
 SFT_MIX = Stage(
@@ -114,9 +127,14 @@ SFT_MIX = Stage(
     version=2,
     summary="SFT on domains mixed by weight, in phases",
     config=SftMixConfig,
-    needs={"init": Input(kind=Kind.MODEL), "data": Input(kind=Kind.DATASET, many=True)},
+    needs={
+        "init": Input(kind=Kind.MODEL),
+        "data": Input(kind=Kind.DATASET, many=True),
+        "pretraining": Input(kind=Kind.DATASET, many=True, optional=True, texts="only"),
+        "remember": Input(kind=Kind.DATASET, many=True, optional=True, texts="also"),
+    },
     makes=Kind.MODEL,
     run=run,
-    check=check_supervised,
+    check=check,
     preflight=supervised_preflight,
 )

@@ -55,6 +55,8 @@ class Input:
     """What a scorer must be: a preference model (one score) or a safety model (labels, of which one says safe)."""
     same_tokenizer: bool = False
     """Whether its tokenizer, chat template, EOS and pad must agree with those of `init`."""
+    texts: Literal["no", "only", "also"] = "no"
+    """Whether it reads documents of raw text (`source: text`) instead of rows with a prompt, or beside them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

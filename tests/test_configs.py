@@ -46,7 +46,7 @@ def test_the_table_holds_the_recipe() -> None:
         "general_rl",
         "distillation",
     ]
-    assert len(STAGES) == 10
+    assert len(STAGES) == 11
 
 
 @pytest.mark.parametrize("name", STAGES)

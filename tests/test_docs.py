@@ -49,6 +49,7 @@ from tests.doc_pages import (
 )
 
 TINY = {"source": "tiny", "split": "rl", "rows": 10}
+TEXT = {"source": "text", "path": "text.jsonl"}
 USED_UP = {"extends", "without"}
 """Keys of a file that are gone once it is read."""
 
@@ -128,7 +129,7 @@ def test_a_step_of_a_page_is_valid(block: Block, folder: Path) -> None:
         wired = step.get(f"{name}_from", [])
         for source in [wired] if isinstance(wired, str) else wired:
             tree["models" if need.kind is Kind.MODEL else "data"][source] = (
-                {"path": "x"} if need.kind is Kind.MODEL else TINY
+                {"path": "x"} if need.kind is Kind.MODEL else TEXT if need.texts == "only" else TINY
             )
     file = folder / "shown.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")

@@ -32,7 +32,7 @@ def draw(folder: Path, monkeypatch: pytest.MonkeyPatch, data: list[dict[str, Any
     caught: list[Any] = []
 
     def keep(
-        config: Any, sequence: list[Encoded], model: Path, out: Path, context: Context, counts: Any, held: Any
+        config: Any, sequence: list[Encoded], model: Path, out: Path, context: Context, counts: Any, held: Any, old: Any
     ) -> Outcome:
         caught[:] = [sequence, counts]
         return Outcome(contract=Contract())

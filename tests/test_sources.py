@@ -363,7 +363,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         ("x.parquet", b"PAR1 no", r"x.parquet: not parquet"),
         ("x.jsonl.gz", b"plain", r"x.jsonl.gz: not a whole gzip file"),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}' * 999, mtime=0)[:-9], r"x.jsonl.gz: not a whole gzip file"),
-        ("x.txt", b"", r"x.txt: unknown format; known are .jsonl"),
+        ("x.doc", b"", r"x.doc: unknown format; known are .jsonl"),
         ("x", b"", r"x: unknown format"),
     ],
 )

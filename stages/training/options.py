@@ -9,9 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import (
     AfterValidator,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -127,18 +125,13 @@ class CompletionConfig(SupervisedConfig):
 
     early_stopping: EarlyStopping | None = None
     """Hold rows out, end when their loss no longer falls, keep the weights that had the lowest; None learns all."""
-    mtp: MTP | None = None
+    mtp: MTP | None = Field(None, exclude_if=lambda value: value is None)
     """Predict tokens further ahead too, by modules that are left behind at the end; None predicts the next one only."""
 
     @model_validator(mode="after")
     def _modules_go_with_full_fine_tuning(self) -> Self:
         refuse_adapters(self.mtp, self.lora)
         return self
-
-    @model_serializer(mode="wrap")
-    def _identity_without_mtp(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A step that does not use it is the step that it was before there was such a key."""
-        return {key: value for key, value in dump(self).items() if key != "mtp" or value is not None}
 
 
 CISPO_CAP = 5.0

@@ -23,6 +23,7 @@ from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
+    from stages.training.ewc import OldTask
 
 
 def in_batches(items: Sequence[Encoded], batch_size: int, seed: int) -> list[Encoded]:
@@ -94,15 +95,17 @@ def train_sft(
     context: Context,
     counts: dict[str, int],
     held: Sequence[Encoded] = (),
+    old: OldTask | None = None,
 ) -> Outcome:
     """Learn the sequences in exactly this order, `batch_size` a step, and save the policy into `out`.
 
-    `held` is what early stopping measures. Raises ValueError where there is nothing to learn from, and where no
-    held-out loss was a number.
+    `held` is what early stopping measures, `old` what elastic weight consolidation remembers. Raises ValueError where
+    there is nothing to learn from, where no held-out loss was a number, and where `old` cannot be held on to.
     """
     began = time.monotonic()
     from trl import SFTConfig
 
+    from stages.training.anchor import anchored
     from stages.training.arguments import trl_arguments
     from stages.training.groups import freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
@@ -137,6 +140,7 @@ def train_sft(
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     counts["parameters_frozen"] = freeze(model, config.freeze)
+    anchor = anchored(model, arguments, old)  # before a checkpoint is resumed from: the start is `model_path`
     if config.mtp is not None:  # after what is frozen: the modules learn
         counts["mtp_parameters"] = attach(model, config.mtp, context.seed)
     trainer = (SupervisedTrainer if config.mtp is None else AheadTrainer)(
@@ -149,6 +153,7 @@ def train_sft(
         options=config,
         peft_config=adapter(config.lora),
     )
+    trainer.anchor = anchor
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, Seq2SeqTrainer, Trainer
 from trl import RewardTrainer, SFTTrainer
 
 from stages.stage import Context
+from stages.training.anchor import Anchored
 from stages.training.groups import parameter_groups
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import TrainingConfig
@@ -65,7 +66,7 @@ class PipelineTrainer:
         """A checkpoint of a running step is nobody's model; its record says what it is."""
 
 
-class SupervisedTrainer(PipelineTrainer, SFTTrainer):
+class SupervisedTrainer(Anchored, PipelineTrainer, SFTTrainer):
     """SFTTrainer with our optimiser."""
 
 

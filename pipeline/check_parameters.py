@@ -1,4 +1,4 @@
-"""Check of what names parameters: `freeze`, `layer_rates.groups` and `lora`, on a model without weights."""
+"""Check of what names parameters: `freeze`, `layer_rates.groups` and adapters, on a model without weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 def _names_any(config: TrainingConfig) -> bool:
     return (
-        config.freeze != Freeze() or config.lora is not None or bool(config.layer_rates and config.layer_rates.groups)
+        config.freeze != Freeze()
+        or config.adapters is not None
+        or bool(config.layer_rates and config.layer_rates.groups)
     )
 
 
@@ -54,8 +56,8 @@ def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     from stages.training.models import adapter
 
     freeze(model, config.freeze)
-    if config.lora is not None:
+    if config.adapters is not None:
         from peft import get_peft_model
 
-        model = get_peft_model(model, adapter(config.lora, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
+        model = get_peft_model(model, adapter(config.adapters, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
     parameter_groups(model, config)

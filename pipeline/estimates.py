@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.adapters import adapter_numbers
 from pipeline.architecture import Architecture, known, read_config
 from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
@@ -135,10 +136,10 @@ def _setting(
         raise ValueError(f"{node.where}: {error}; say --gpus") from None
     scores = isinstance(own, PreferenceModelConfig)
     reward = node.inputs.get("preference", ())
-    adapters = sizes.adapted * own.lora.rank if own.lora else 0
+    adapters = adapter_numbers(sizes, own.adapters)
     return Setting(
         sizes=sizes,
-        trainable=adapters if own.lora else _learning(sizes, own),
+        trainable=adapters if own.adapters else _learning(sizes, own),
         adapters=adapters,
         sharding=sharding,
         processes=processes,
@@ -158,7 +159,7 @@ def _reference(own: object) -> bool:
     """Whether a reference is kept: adapters have none but the model below them, unless theirs is replaced."""
     if not isinstance(own, ReinforcementConfig) or own.greatest_beta == 0:
         return False
-    return own.lora is None or own.reference_reset_steps is not None
+    return own.adapters is None or own.reference_reset_steps is not None
 
 
 def _batch(own: object) -> int:

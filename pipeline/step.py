@@ -17,7 +17,7 @@ from pipeline.preparation import identity
 from pipeline.reward_specs import anchored, identified
 from pipeline.servers import without_servers
 from stages.gates import Gate
-from stages.stage import Stage, StageConfig
+from stages.stage import IDENTITY, Stage, StageConfig
 
 RESERVED = ("name", "stage", "seed", "launch", "evaluate")
 """Keys of a step that mean the same whatever its stage."""
@@ -69,7 +69,8 @@ class Node:
         """The part of its configuration that says what it makes. Raises ValueError for a source that is not there."""
         if self.role is Role.PREPARATION:
             return identity(self.config)  # type: ignore[arg-type]
-        return without_servers(identified(self.config.model_dump(mode="json", exclude=set(self.config.NO_IDENTITY))))
+        hidden = set(self.config.NO_IDENTITY)
+        return without_servers(identified(self.config.model_dump(mode="json", exclude=hidden, context=IDENTITY)))
 
 
 def read_step(config: RunConfig, table: Mapping[str, Stage], step: Mapping[str, Any], at: int) -> Node:

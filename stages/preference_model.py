@@ -65,7 +65,7 @@ def run(config: PreferenceModelConfig, inputs: Inputs, out: Path, context: Conte
 
     from stages.statistics import proportion
     from stages.training.arguments import trl_arguments
-    from stages.training.groups import freeze
+    from stages.training.groups import count_parameters, freeze
     from stages.training.models import adapter, load_classifier, load_scoring_tokenizer, save_trained
     from stages.training.resume import last_checkpoint
     from stages.training.sft import repeat_order
@@ -95,7 +95,7 @@ def run(config: PreferenceModelConfig, inputs: Inputs, out: Path, context: Conte
     order = repeat_order(len(train), config.epochs, context.seed)
     steps = -(-len(order) // config.batch_size)
     model = load_classifier(path, config, tokenizer, context.seed)
-    counts["parameters_frozen"] = freeze(model, config.freeze)
+    freeze(model, config.freeze)
     trainer = PairTrainer(
         model=model,
         args=trl_arguments(
@@ -116,8 +116,9 @@ def run(config: PreferenceModelConfig, inputs: Inputs, out: Path, context: Conte
         processing_class=tokenizer,
         callbacks=callbacks(context),
         options=config,
-        peft_config=adapter(config.lora, task="SEQ_CLS"),
+        peft_config=adapter(config.adapters, task="SEQ_CLS"),
     )
+    counts |= count_parameters(trainer.model)
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=last_checkpoint(context.work))
     trained = time.monotonic()

@@ -10,9 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from data.artifact import Artifact, Contract, Kind
+
+IDENTITY = "identity"
+"""Context of a dump that is hashed."""
 
 NUMBERS = (int, float, int | None, float | None)
 
@@ -31,6 +42,18 @@ class StageConfig(BaseModel):
 
     NO_IDENTITY: ClassVar[frozenset[str]] = frozenset()
     """Keys that change nothing of what the stage makes, and so are no part of its fingerprint."""
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Keys that did not always exist: at its default such a key is no part of a fingerprint, or what was made before
+    would be made again."""
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, dump: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        made: dict[str, Any] = dump(self)
+        if info.context == IDENTITY:
+            for name in self.LATER:
+                if getattr(self, name) == type(self).model_fields[name].default:
+                    made.pop(name, None)
+        return made
 
     @field_validator("*", mode="before")
     @classmethod

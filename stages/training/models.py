@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.rollout.weights import gathered_weights
-from stages.training.options import LoRA, TrainingConfig
+from stages.training.adapter_options import IA3, AnyAdapters, LoRA
+from stages.training.options import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,20 +128,30 @@ def load_classifier(
     )
 
 
-def adapter(lora: LoRA | None, task: str = "CAUSAL_LM") -> Any:
-    """peft's configuration of low-rank adapters, or None for full fine-tuning."""
-    if lora is None:
-        return None
-    from peft import LoraConfig
+def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
+    """peft's configuration of what learns beside the model, or None for full fine-tuning."""
+    match kind:
+        case LoRA(target_modules=targets):
+            from peft import LoraConfig
 
-    targets = lora.target_modules
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type=task,
-    )
+            return LoraConfig(
+                r=kind.rank,
+                lora_alpha=kind.alpha,
+                lora_dropout=kind.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                use_dora=kind.dora,
+                use_rslora=kind.rslora,
+                task_type=task,
+            )
+        case IA3():
+            from peft import IA3Config
+
+            return IA3Config(
+                target_modules=list(kind.target_modules),
+                feedforward_modules=list(kind.feedforward_modules),
+                task_type=task,
+            )
+    return None
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:

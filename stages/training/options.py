@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig
+from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
@@ -29,15 +30,6 @@ def checked_pattern(text: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(checked_pattern)]
-
-
-class LoRA(StageConfig):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of full fine-tuning; merged when the step ends."""
-
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
 
 
 class Freeze(StageConfig):
@@ -77,6 +69,8 @@ class LayerRates(StageConfig):
 class TrainingConfig(StageConfig):
     """Base of the configurations of stages that train."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"ia3"})
+
     learning_rate: float = Field(gt=0)
     micro_batch_size: int = Field(32, ge=1)
     """The most sequences in one forward pass of one process."""
@@ -91,15 +85,25 @@ class TrainingConfig(StageConfig):
     freeze: Freeze = Freeze()
     layer_rates: LayerRates | None = None
     lora: LoRA | None = None
+    ia3: IA3 | None = None
+    """Learned vectors on keys, values and feed-forward activations instead of full fine-tuning."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any other argument of the TRL trainer's own config."""
 
+    @property
+    def adapters(self) -> AnyAdapters | None:
+        """What learns beside a frozen model; None is full fine-tuning."""
+        return next((kind for name in ADAPTERS if (kind := getattr(self, name, None)) is not None), None)
+
     @model_validator(mode="after")
     def _adapters_freeze_the_rest(self) -> Self:
-        if self.lora is not None and self.freeze != Freeze():
+        named = [name for name in ADAPTERS if getattr(self, name, None) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{named[0]} and {named[1]} are both ways to train few parameters; leave one of them out")
+        if named and self.freeze != Freeze():
             raise ValueError(
-                "freeze has no effect with lora, whose adapters are all that learns; leave one of them out"
+                f"freeze has no effect with {named[0]}, whose adapters are all that learns; leave one of them out"
             )
         return self
 

@@ -103,7 +103,7 @@ def train_sft(
     from trl import SFTConfig
 
     from stages.training.arguments import trl_arguments
-    from stages.training.groups import freeze
+    from stages.training.groups import count_parameters, freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
     from stages.training.patience import Patience
     from stages.training.resume import last_checkpoint
@@ -133,7 +133,7 @@ def train_sft(
         **measured,
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
-    counts["parameters_frozen"] = freeze(model, config.freeze)
+    freeze(model, config.freeze)
     trainer = SupervisedTrainer(
         model=model,
         args=arguments,
@@ -142,8 +142,9 @@ def train_sft(
         processing_class=tokenizer,
         callbacks=[*callbacks(context), *stop],
         options=config,
-        peft_config=adapter(config.lora),
+        peft_config=adapter(config.adapters),
     )
+    counts |= count_parameters(trainer.model)
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()

@@ -1,0 +1,51 @@
+"""Ways to train few parameters beside a frozen model; each is a key of its own in a training step."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from stages.stage import StageConfig
+
+
+class LoRA(StageConfig):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of full fine-tuning; merged when the step ends."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"dora", "rslora"})
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+    dora: bool = False
+    """Learn the norm of each row of a weight apart from its direction (Liu et al. 2024, arXiv 2402.09353)."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023, arXiv 2312.03732)."""
+
+
+class IA3(StageConfig):
+    """Vectors that rescale activations (Liu et al. 2022, arXiv 2205.05638, section 3.3); merged when the step ends.
+
+    The defaults are the paper's places, keys, values and the inner activation of the feed-forward layer, under the
+    names of Llama, Mistral and Qwen.
+    """
+
+    target_modules: tuple[str, ...] = ("k_proj", "v_proj", "down_proj")
+    """Linear layers that are rescaled, by the ends of their names."""
+    feedforward_modules: tuple[str, ...] = ("down_proj",)
+    """Those of them whose input is rescaled; the output of the others is."""
+
+    @model_validator(mode="after")
+    def _inputs_are_targets(self) -> Self:
+        if not self.target_modules:
+            raise ValueError("ia3.target_modules names no layer")
+        if left := sorted(set(self.feedforward_modules) - set(self.target_modules)):
+            raise ValueError(f"ia3.feedforward_modules: {left[0]!r} is not among target_modules")
+        return self
+
+
+AnyAdapters = LoRA | IA3
+
+ADAPTERS = ("lora", "ia3")
+"""Keys of a training step, at most one of which is set."""

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.step import Node
+from stages.training.adapter_options import PrefixTuning
 from stages.training.options import Freeze, TrainingConfig
 
 
@@ -52,10 +53,13 @@ def _skeleton(subject: Subject, node: Node) -> Any:
 
 def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     """Do to the model what the step will. Raises ValueError for a name that it does not have."""
+    from stages.rollout.prefix import refuse_windows
     from stages.training.groups import freeze, parameter_groups
     from stages.training.models import adapter
 
     freeze(model, config.freeze)
+    if isinstance(config.adapters, PrefixTuning):
+        refuse_windows(model.config)
     if config.adapters is not None:
         from peft import get_peft_model
 

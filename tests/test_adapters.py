@@ -157,7 +157,7 @@ def refusal(folder: Path, stage: str = "cold_start", **keys: Any) -> str:
         config = load(file)
         preflight(config, build(config, STAGES, file))
 
-    with pytest.raises(ValueError, match="steps.s") as raised:
+    with pytest.raises(ValueError, match=r"steps\.s") as raised:
         begin()
     assert "\n" not in str(raised.value)
     return str(raised.value)

@@ -45,7 +45,18 @@ class IA3(StageConfig):
         return self
 
 
-AnyAdapters = LoRA | IA3
+class PrefixTuning(StageConfig):
+    """Learned keys and values before the first token of a sequence (Li and Liang 2021, arXiv 2101.00190, section 4).
 
-ADAPTERS = ("lora", "ia3")
+    They cannot be merged into weights, and lie in a folder of their own beside them. Without the paper's
+    reparametrisation (section 4.3): what is learned are the keys and values themselves.
+    """
+
+    tokens: int = Field(20, ge=1)
+    """Positions of the prefix, in every layer."""
+
+
+AnyAdapters = LoRA | IA3 | PrefixTuning
+
+ADAPTERS = ("lora", "ia3", "prefix_tuning")
 """Keys of a training step, at most one of which is set."""

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.rollout.prefix import is_prefixed, refuse_prefix, refuse_windows, save_prefix, with_prefix
 from stages.rollout.weights import gathered_weights
-from stages.training.adapter_options import IA3, AnyAdapters, LoRA
+from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
 from stages.training.options import TrainingConfig
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ def visible_prefill(tokenizer: PreTrainedTokenizerBase, opening_tag: str) -> str
 
 
 def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedModel:
-    """A causal model with fp32 master weights; mixed precision is the trainer's business."""
+    """A causal model with fp32 master weights; mixed precision is the trainer's business.
+
+    `config` is that of a step that trains it. Raises ValueError for a checkpoint with a prefix, which would be
+    lost, and for a model that cannot have the one it is to learn.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -94,9 +99,12 @@ def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedM
     settings = AutoConfig.from_pretrained(path)
     options: dict[str, Any] = {"dtype": torch.float32}
     if config is not None:
+        refuse_prefix(path, "trained further")
+        if isinstance(config.adapters, PrefixTuning):
+            refuse_windows(settings)
         options["attn_implementation"] = config.attention
         set_dropout(settings, config.dropout)
-    return AutoModelForCausalLM.from_pretrained(path, config=settings, **options)
+    return with_prefix(AutoModelForCausalLM.from_pretrained(path, config=settings, **options), path)
 
 
 def set_dropout(settings: Any, rate: float) -> None:
@@ -119,6 +127,7 @@ def load_classifier(
 
     quiet()
 
+    refuse_prefix(path, "trained further")
     settings = AutoConfig.from_pretrained(path, num_labels=1)
     settings.pad_token_id = tokenizer.pad_token_id
     set_dropout(settings, config.dropout)
@@ -151,11 +160,16 @@ def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
                 feedforward_modules=list(kind.feedforward_modules),
                 task_type=task,
             )
+        case PrefixTuning():
+            from peft import PrefixTuningConfig
+
+            return PrefixTuningConfig(num_virtual_tokens=kind.tokens, init_weights="zero", task_type=task)
     return None
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:
-    """Save what a trainer trained into `out`: safetensors (adapters merged, shards gathered), tokenizer, history.
+    """Save what a trainer trained into `out`: safetensors (adapters merged, shards gathered), a prefix beside them,
+    tokenizer, history.
 
     Called on every rank, since gathering ZeRO-3 shards takes all of them; only the first writes.
     """
@@ -164,7 +178,10 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, wo
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(trainer.model)
-        if state is not None:
+        if is_prefixed(model):
+            save_prefix(model, out)
+            model = model.get_base_model()
+        elif state is not None:
             state = gathered_weights(model, state)
             model = model.get_base_model() if hasattr(model, "peft_config") else model
         elif hasattr(model, "merge_and_unload"):

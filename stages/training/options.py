@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig
-from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA
+from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA, PrefixTuning
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
@@ -121,8 +121,18 @@ class SupervisedConfig(TrainingConfig):
 class CompletionConfig(SupervisedConfig):
     """Base of the configurations of stages that learn to write completions."""
 
+    LATER: ClassVar[frozenset[str]] = SupervisedConfig.LATER | {"prefix_tuning"}
+
     early_stopping: EarlyStopping | None = None
     """Hold rows out, end when their loss no longer falls, keep the weights that had the lowest; None learns all."""
+    prefix_tuning: PrefixTuning | None = None
+    """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
+
+    @model_validator(mode="after")
+    def _a_prefix_has_no_layer_of_names(self) -> Self:
+        if self.prefix_tuning is not None and self.layer_rates is not None:
+            raise ValueError("layer_rates has no effect with prefix_tuning, which is one matrix; leave one of them out")
+        return self
 
 
 CISPO_CAP = 5.0
@@ -290,8 +300,10 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
 
 
 def check_supervised(config: SupervisedConfig, wired: Collection[str], placement: Placement) -> None:
-    """Stage.check: a batch is shared evenly by the processes."""
+    """Stage.check: a batch is shared evenly by the processes, and what recomputes passes has no prefix to lose."""
     _divides("batch_size", config.batch_size, placement)
+    if isinstance(config.adapters, PrefixTuning) and placement.gradient_checkpointing:
+        raise ValueError("launch.gradient_checkpointing does not work with prefix_tuning, whose prefix is a cache")
 
 
 def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:

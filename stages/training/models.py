@@ -139,10 +139,10 @@ def load_classifier(
 
 def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
     """peft's configuration of what learns beside the model, or None for full fine-tuning."""
+    from peft import IA3Config, LoraConfig, PrefixTuningConfig
+
     match kind:
         case LoRA(target_modules=targets):
-            from peft import LoraConfig
-
             return LoraConfig(
                 r=kind.rank,
                 lora_alpha=kind.alpha,
@@ -153,23 +153,15 @@ def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
                 task_type=task,
             )
         case IA3():
-            from peft import IA3Config
-
-            return IA3Config(
-                target_modules=list(kind.target_modules),
-                feedforward_modules=list(kind.feedforward_modules),
-                task_type=task,
-            )
+            places, inputs = list(kind.target_modules), list(kind.feedforward_modules)
+            return IA3Config(target_modules=places, feedforward_modules=inputs, task_type=task)
         case PrefixTuning():
-            from peft import PrefixTuningConfig
-
             return PrefixTuningConfig(num_virtual_tokens=kind.tokens, init_weights="zero", task_type=task)
     return None
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:
-    """Save what a trainer trained into `out`: safetensors (adapters merged, shards gathered), a prefix beside them,
-    tokenizer, history.
+    """Save what was trained: weights (adapters merged, shards gathered), a prefix beside them, tokenizer, history.
 
     Called on every rank, since gathering ZeRO-3 shards takes all of them; only the first writes.
     """

@@ -87,6 +87,11 @@ class Architecture:
         return self.layers * self.layer_matrices + self.embedding
 
     @property
+    def outputs(self) -> int:
+        """Rows of the linear layers: one number each is what DoRA adds."""
+        return self.layers * (self.queries + 2 * self.keys + 2 * self.hidden + 2 * self.ffn)
+
+    @property
     def adapted(self) -> int:
         """Sum of rows and columns over the linear layers: trainable parameters of LoRA on all of them, per rank."""
         attention = 2 * (self.hidden + self.queries) + 2 * (self.hidden + self.keys)

@@ -8,12 +8,14 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline import machine
+from pipeline.adapters import refused
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_subject import Subject
 from pipeline.launch_files import resolve
@@ -34,6 +36,9 @@ def launch(subject: Subject) -> Iterator[Finding]:
             yield from _file(f"{where}.{key}", resolve(key, file, Path(subject.config.base_dir)))
         if (node.launch.deepspeed or node.launch.zero) and (fault := machine.version_fault("deepspeed")):
             yield fail(f"{where}.{'zero' if node.launch.zero else 'deepspeed'}: {fault}")
+        with suppress(ValueError):  # a file that cannot be read, as said above
+            for why in refused(node, Path(subject.config.base_dir)):
+                yield fail(f"{subject.where(node)}: {why}")
         yield from _fits(subject, node, where)
         if node.launch.processes > 1:
             said.append(f"{subject.where(node)} {node.launch.processes} processes")

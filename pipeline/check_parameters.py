@@ -1,4 +1,4 @@
-"""Check of what names parameters: `freeze`, `layer_rates.groups`, `lora` and `mtp`, on a model without weights."""
+"""Check of what names parameters: `freeze`, `layer_rates.groups`, adapters and `mtp`, on a model without weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.step import Node
+from stages.training.adapter_options import PrefixTuning
 from stages.training.mtp import MTP
 from stages.training.options import CompletionConfig, Freeze, TrainingConfig
 
@@ -33,7 +34,7 @@ def parameters(subject: Subject) -> Iterator[Finding]:
 
 def _names_any(config: TrainingConfig) -> bool:
     named = config.layer_rates is not None and config.layer_rates.groups
-    return config.freeze != Freeze() or config.lora is not None or bool(named) or _ahead(config) is not None
+    return config.freeze != Freeze() or config.adapters is not None or bool(named) or _ahead(config) is not None
 
 
 def _ahead(config: TrainingConfig) -> MTP | None:
@@ -56,15 +57,18 @@ def _skeleton(subject: Subject, node: Node) -> Any:
 
 def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     """Do to the model what the step will. Raises ValueError for a name that it does not have."""
+    from stages.rollout.prefix import refuse_windows
     from stages.training.groups import freeze, parameter_groups
     from stages.training.models import adapter
     from stages.training.mtp_heads import attach
 
     freeze(model, config.freeze)
+    if isinstance(config.adapters, PrefixTuning):
+        refuse_windows(model.config)
     if (mtp := _ahead(config)) is not None:
         attach(model, mtp, node.seed)
-    if config.lora is not None:
+    if config.adapters is not None:
         from peft import get_peft_model
 
-        model = get_peft_model(model, adapter(config.lora, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
+        model = get_peft_model(model, adapter(config.adapters, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
     parameter_groups(model, config)

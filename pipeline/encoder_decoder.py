@@ -17,8 +17,8 @@ from pipeline.weights import read_json
 from stages.distillation import DistillationConfig
 from stages.rollout.options import EngineConfig
 from stages.training.models import causal_only
-from stages.training.mtp import NO_MODULES
 from stages.training.options import TrainingConfig
+from stages.training.seq2seq import CAUSAL_KEY, causal_keys
 
 Settings = Mapping[str, Any]
 """A config.json; empty where it is not at hand."""
@@ -67,8 +67,8 @@ def _student(config: RunConfig, node: Node, own: DistillationConfig, found: Sett
             f".launch: {sharding.label} shares out causal models only, and the student has an encoder "
             f"({found.get('model_type')}); leave zero, deepspeed and accelerate_config out"
         )
-    if own.mtp is not None:
-        yield f".mtp: {NO_MODULES.format(found.get('model_type'))}"
+    for key in causal_keys(own):
+        yield f".{key}: {CAUSAL_KEY.format(found.get('model_type'))}"
     if found.get("decoder_start_token_id") is None:
         yield ": the student's config.json has no decoder_start_token_id, from which its decoder learns to write"
     if own.trl:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipeline.adapters import adapter_numbers
 from pipeline.architecture import ENCODER_DECODER, Architecture, known, read_config
 from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
@@ -146,11 +147,11 @@ def _setting(
         raise ValueError(f"{node.where}: {error}; say --gpus") from None
     pairs = isinstance(own, PreferenceModelConfig)
     scorers = [source for need, found in node.inputs.items() if node.stage.needs[need].scorer for source in found]
-    adapters = sizes.adapted * own.lora.rank if own.lora else 0
+    adapters = adapter_numbers(sizes, own.adapters)
     ahead = own.mtp.depth if isinstance(own, CompletionConfig) and own.mtp else 0
     return Setting(
         sizes=sizes,
-        trainable=adapters if own.lora else _learning(sizes, own) + ahead * module_numbers(sizes),
+        trainable=adapters if own.adapters else _learning(sizes, own) + ahead * module_numbers(sizes),
         adapters=adapters,
         ahead=ahead,
         sharding=sharding,
@@ -172,7 +173,7 @@ def _reference(own: object) -> bool:
     """Whether a reference is kept: adapters have none but the model below them, unless theirs is replaced."""
     if not isinstance(own, ReinforcementConfig) or own.greatest_beta == 0:
         return False
-    return own.lora is None or own.reference_reset_steps is not None
+    return own.adapters is None or own.reference_reset_steps is not None
 
 
 def _batch(own: object) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.artifact import ROWS_NAME, Kind
+from pipeline.adapters import refused
 from pipeline.config import RunConfig
 from pipeline.launch_files import resolve
 from pipeline.reward_specs import check_rewards, sandboxes
@@ -18,6 +19,9 @@ def preflight(config: RunConfig, nodes: Sequence[Node]) -> None:
         for key, file in node.launch.files.items():
             if not (path := resolve(key, file, Path(config.base_dir))).is_file():
                 raise ValueError(f"{node.where}: launch.{key}: there is no file {path}")
+    for node in nodes:
+        for why in refused(node, Path(config.base_dir)):
+            raise ValueError(f"{node.where}: {why}")
     for node in nodes:
         check_rewards(node.stage, node.config, node.wired, config.sandbox, config.convention, node.where)
     for node in nodes:

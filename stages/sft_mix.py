@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from data import mixing
 from data.artifact import Kind
 from stages.inputs import check_together, rows_of
-from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage, StageConfig
+from stages.stage import Context, Input, Inputs, Outcome, Placement, Stage, StageConfig, unset
 from stages.training.arguments import supervised_preflight
 from stages.training.early_stopping import hold_out
 from stages.training.ewc import RememberingConfig, check_remembering, old_task
@@ -52,7 +52,7 @@ class SftMixConfig(RememberingConfig):
     """What the weights count."""
     repeat: bool = False
     """Whether a domain that is too small for its share may give a row more than once in a phase."""
-    pretraining: Pretraining | None = Field(None, exclude_if=lambda value: value is None)
+    pretraining: Pretraining | None = Field(None, exclude_if=unset)
     """Text of `pretraining_from` among the rows, over all phases; None: rows only."""
 
     @model_validator(mode="after")

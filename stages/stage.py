@@ -27,6 +27,12 @@ def checked_number(value: Any, annotation: Any) -> Any:
     return value
 
 
+def unset(value: object) -> bool:
+    """`exclude_if` of a key that did not always exist: unset, it is no part of a fingerprint, or what was made before
+    there was such a key would be made again."""
+    return value is None or value is False
+
+
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, and strict about unknown keys and what is a number."""
 

@@ -666,6 +666,13 @@ CASES: Mapping[str, tuple[Fault, str]] = {
             "target modules and try again."
         ),
     ),
+    "adapters that cannot be merged into a shared model": (
+        both(cold(lora={"dora": True}), top(launch={"accelerate_config": "fsdp2"})),
+        (
+            "launch: steps.cold_start: lora.dora cannot be merged into a model that is shared out (FSDP2); train on "
+            "copies, or with lora"
+        ),
+    ),
     "accelerate config missing": (
         top(launch={"accelerate_config": "multi.yaml"}),
         "launch: launch.accelerate_config: there is no file FOLDER/multi.yaml",

@@ -87,7 +87,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "mtp": (
         {"mtp": {"depth": 1}},
-        ".mtp: modules are those of causal models, and the student has an encoder (t5); leave mtp out",
+        ".mtp: it is made for causal models, and the student has an encoder (t5); leave it out",
+    ),
+    "prefix": (
+        {"prefix_tuning": {}},
+        ".prefix_tuning: it is made for causal models, and the student has an encoder (t5); leave it out",
     ),
     "zero": (
         {"launch": {"processes": 2, "zero": 3}},

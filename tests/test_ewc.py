@@ -220,7 +220,7 @@ FSDP = {"launch": {"processes": 2, "accelerate_config": "fsdp2"}}
     [
         ({"remember_from": None}, "ewc and remember_from belong together; ewc is there and remember_from is not"),
         ({"ewc": None}, "ewc and remember_from belong together; remember_from is there and ewc is not"),
-        ({"lora": {}}, "ewc holds the weights of the model, which lora does not change; leave one of them out"),
+        ({"lora": {}}, "ewc holds the weights of the model, which adapters do not change; leave one of them out"),
         ({"launch": {"processes": 2, "zero": 3}}, "ewc needs whole gradients on each process: leave out launch.accel"),
         ({"launch": {"processes": 2, "zero": 2}}, "launch.accelerate_config (zero2), or ewc"),
         ({"launch": {"processes": 2, "deepspeed": "zero3"}}, "leave out launch.deepspeed (zero3), or ewc"),

@@ -237,7 +237,7 @@ def test_an_architecture_whose_parts_are_not_known_is_refused(make: Callable[[],
 
 
 def test_adapters_are_refused() -> None:
-    with pytest.raises(ValidationError, match=r"mtp trains whole layers beside the model.*leave lora out"):
+    with pytest.raises(ValidationError, match=r"mtp trains whole layers beside the model.*leave adapters out"):
         ColdStartConfig.model_validate({"mtp": {}, "lora": {}})
 
 

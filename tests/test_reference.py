@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from stages.training.adapter_options import IA3, LoRA
 from stages.training.kl import KLTier
-from stages.training.options import LoRA
 from tests.tiny_grpo import config, train
 from tests.tiny_model import one_thread  # noqa: F401
 
@@ -40,7 +40,13 @@ class Watch(TrainerCallback):
         else:
             policy = self.trainer.model.state_dict()
         self.policy.append({name: value.clone() for name, value in policy.items()})
-        self.reference.append({name: value.clone() for name, value in self.trainer.reference_state().items()})
+        reference = self.trainer.reference_state()
+        self.reference.append({_as_peft_saves(name): value.clone() for name, value in reference.items()})
+
+
+def _as_peft_saves(name: str) -> str:
+    """The magnitudes of DoRA lose the end of their names."""
+    return name.removesuffix(".weight") if "magnitude" in name else name
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, **keys: Any) -> tuple[Watch, Any]:
@@ -67,6 +73,8 @@ KINDS = {
     "full": {"beta": 0.3},
     "tiers": {"beta": 0.0, "kl_tiers": TIERS},
     "adapters": {"beta": 0.3, "lora": LoRA(rank=2)},
+    "dora": {"beta": 0.3, "lora": LoRA(rank=2, dora=True)},
+    "ia3": {"beta": 0.3, "ia3": IA3()},
     "adapters and tiers": {"beta": 0.1, "lora": LoRA(rank=2), "kl_tiers": TIERS},
 }
 

@@ -265,7 +265,7 @@ def test_what_cannot_be_learned_ends_in_one_line(tmp_path: Path) -> None:
         learn(tmp_path / "c", short)
     with pytest.raises(ValueError, match="there is no row to train on"):
         learn(tmp_path / "d", short, max_length=8)
-    with pytest.raises(ValueError, match=r"mtp: modules are those of causal models, .* has an encoder \(bart\)"):
+    with pytest.raises(ValueError, match=r"mtp: it is made for causal models, .* has an encoder \(bart\)"):
         learn(tmp_path / "f", short, mtp=MTP())
     bad = {"learning_rate": 1e30, "max_grad_norm": 1e30, "warmup_ratio": 0, "weight_decay": 1e9}
     student = save_student(tmp_path / "student", "t5")

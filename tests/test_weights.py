@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
 
 from stages.rollout.transformers_engine import TransformersEngine
 from stages.rollout.weights import checkpoint_weights, gathered_weights
@@ -12,9 +12,12 @@ from tests.tiny_model import build_model, build_tokenizer, one_thread  # noqa: F
 
 IDS = torch.tensor([[3, 17, 20, 4, 9, 30]])
 
+VECTORS = IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
 
-def adapted(**options):
-    model = get_peft_model(build_model(), LoraConfig(**{"r": 4, "target_modules": "all-linear", **options}))
+
+def adapted(kind=None, **options):
+    kind = kind or LoraConfig(**{"r": 4, "target_modules": "all-linear", **options})
+    model = get_peft_model(build_model(), kind)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -29,7 +32,11 @@ def test_a_plain_model_gives_its_state():
         assert {name for name, _ in weights} == set(model.state_dict())
 
 
-@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["lm_head"]}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"modules_to_save": ["lm_head"]}, {"use_dora": True}, {"kind": VECTORS}],
+    ids=["lora", "saved", "dora", "ia3"],
+)
 def test_adapters_are_merged_under_the_names_of_the_plain_model(options):
     model, plain = adapted(**options), build_model(seed=5)
     with checkpoint_weights(model) as weights:
@@ -64,8 +71,9 @@ def test_a_gathered_state_without_adapters_has_a_tied_matrix_once():
     assert set(model.state_dict()) - set(found) == set(model.all_tied_weights_keys)
 
 
-def test_the_trainer_keeps_its_weights_to_the_last_bit():
-    model = adapted()
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"kind": VECTORS}], ids=["lora", "dora", "ia3"])
+def test_the_trainer_keeps_its_weights_to_the_last_bit(options, recwarn):
+    model = adapted(**options)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for _ in range(3):
         with checkpoint_weights(model):
@@ -73,7 +81,8 @@ def test_the_trainer_keeps_its_weights_to_the_last_bit():
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(module.merged for module in model.modules() if hasattr(module, "lora_A"))
+    assert not any(module.merged for module in model.modules() if hasattr(module, "base_layer"))
+    assert not [warning for warning in recwarn if "merge" in str(warning.message)]
 
 
 def test_an_engine_follows_a_model_with_adapters():
@@ -88,5 +97,6 @@ def test_what_cannot_be_merged_is_refused():
     model = get_peft_model(build_model(), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
     with pytest.raises(ValueError, match="PREFIX_TUNING cannot be merged"), checkpoint_weights(model):
         pass
-    with pytest.raises(ValueError, match="only adapters that can be merged are saved from a model that is shared out"):
-        gathered_weights(model, model.state_dict())
+    for other in (model, adapted(use_dora=True), adapted(VECTORS)):
+        with pytest.raises(ValueError, match="of adapters, plain LoRA alone is saved from a model that is shared out"):
+            gathered_weights(other, other.state_dict())

@@ -101,7 +101,7 @@ def build(
         train_dataset=Dataset.from_dict(columns),
         processing_class=build_tokenizer(),
         callbacks=list(callbacks),
-        peft_config=adapter(config.lora),
+        peft_config=adapter(config.adapters),
         **({"options": config} if stock is None else {}),
     )
     trainer.generation_config.eos_token_id = build_model().generation_config.eos_token_id

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.rollout.prefix import refuse_prefix
+
 Message = Mapping[str, str]
 Prompt = Sequence[Message] | Sequence[int]
 """A conversation, or the token ids of a prompt that somebody else has rendered."""
@@ -92,13 +94,18 @@ def _transformers(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
 def _vllm(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
     from stages.rollout.vllm_engine import VllmEngine
 
+    refuse_prefix(checkpoint, NOT_BY_VLLM)
     return VllmEngine(checkpoint, **settings)
 
 
 def _vllm_server(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
     from stages.rollout.server_engine import ServerEngine
 
+    refuse_prefix(checkpoint, NOT_BY_VLLM)
     return ServerEngine(checkpoint, **settings)
+
+
+NOT_BY_VLLM = "sampled by vLLM; take engine: transformers"
 
 
 ENGINES: Mapping[str, Callable[[Path, Mapping[str, Any]], Engine]] = {

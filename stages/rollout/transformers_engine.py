@@ -22,6 +22,7 @@ from stages.rollout.batching import Unit, batches
 from stages.rollout.cache import growing_cache
 from stages.rollout.encoder_decoder import generate_batch
 from stages.rollout.engine import Completion, Prompt, Sampling
+from stages.rollout.prefix import is_prefixed, prefix_length, put_prefix, with_prefix
 from stages.rollout.prompts import prompt_ids
 from stages.rollout.sampler import draw, uniforms
 from stages.rollout.weights import checkpoint_weights
@@ -67,7 +68,7 @@ class TransformersEngine:
         config = AutoConfig.from_pretrained(checkpoint)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(checkpoint, dtype="auto" if device == "cuda" else torch.float32)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(checkpoint), **settings)
+        return cls(with_prefix(model, checkpoint).to(device), AutoTokenizer.from_pretrained(checkpoint), **settings)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See `Engine.generate`. Completion i of a prompt depends on (seed, number of the prompt, i) alone."""
@@ -91,15 +92,18 @@ class TransformersEngine:
         device = self.model.device
         width = max(len(u.ids) for u in units)
         total = sum(u.count for u in units)
-        mask_UT = torch.ones(len(units), width + sampling.max_tokens, dtype=torch.long)
+        before = prefix_length(self.model)
+        filled = before + width
+        mask_UT = torch.ones(len(units), filled + sampling.max_tokens, dtype=torch.long)
         input_UT = torch.full((len(units), width), self.eos[0])
         for row, unit in enumerate(units):
-            mask_UT[row, : width - len(unit.ids)] = 0
+            mask_UT[row, before : filled - len(unit.ids)] = 0
             input_UT[row, width - len(unit.ids) :] = torch.tensor(unit.ids)
         mask_UT = mask_UT.to(device)
         cache = growing_cache(self.model.config)
-        positions_UT = (mask_UT[:, :width].cumsum(-1) - 1).clamp(min=0)
-        logits_UV = self._forward(input_UT.to(device), mask_UT[:, :width], positions_UT, cache)
+        put_prefix(self.model, cache, len(units))
+        positions_UT = (mask_UT[:, :filled].cumsum(-1) - 1).clamp(min=0)[:, before:]
+        logits_UV = self._forward(input_UT.to(device), mask_UT[:, :filled], positions_UT, cache)
 
         # Every prompt becomes its completions: from here on rows are sequences.
         repeats = torch.tensor([u.count for u in units], device=device)
@@ -141,13 +145,14 @@ class TransformersEngine:
                     live_B, mask_BT, position_B = live_B[keep_B], mask_BT[keep_B], position_B[keep_B]
                     token_B, done_B = token_B[keep_B], done_B[keep_B]
             position_B = position_B + 1
-            logits_BV = self._forward(token_B[:, None], mask_BT[:, : width + step + 1], position_B[:, None], cache)
+            logits_BV = self._forward(token_B[:, None], mask_BT[:, : filled + step + 1], position_B[:, None], cache)
         return tokens_BT.cpu(), logprobs_BT.cpu(), lengths_B.cpu()
 
     def _forward(self, input_BT: Any, mask_BT: Any, positions_BT: Any, cache: Any) -> Any:
         """Logits after the last token, (B, V)."""
         extra = {"position_ids": positions_BT} if self._positions else {}
-        output = self.model(
+        model = _innermost(self.model) if is_prefixed(self.model) else self.model  # the cache has the prefix already
+        output = model(
             input_ids=input_BT,
             attention_mask=mask_BT,
             past_key_values=cache,

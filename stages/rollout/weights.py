@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +29,9 @@ def checkpoint_weights(model: Any) -> Iterator[Weights]:
     try:
         yield [(_plain(name), tensor) for name, tensor in model.state_dict().items() if not _adapter_s(name, model)]
     finally:
-        model.unmerge_adapter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that dividing by what was multiplied is inexact: no result of it is kept
+            model.unmerge_adapter()
         for parameter, data in before:
             parameter.data = data
 
@@ -43,8 +46,8 @@ def gathered_weights(model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     tied = set(getattr(model, "all_tied_weights_keys", ()))
     if not hasattr(model, "peft_config"):
         return {name: tensor for name, tensor in merged.items() if name not in tied}
-    if not hasattr(model.base_model, "merge_adapter"):
-        raise ValueError("only adapters that can be merged are saved from a model that is shared out")
+    if any(kind.peft_type.value != "LORA" or kind.use_dora for kind in model.peft_config.values()):
+        raise ValueError("of adapters, plain LoRA alone is saved from a model that is shared out")
     for name, module in model.named_modules():
         for adapter in getattr(module, "active_adapters", ()) if hasattr(module, "lora_A") else ():
             key = f"{name}.base_layer.weight"

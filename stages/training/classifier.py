@@ -66,7 +66,7 @@ def train_classifier(
     from datasets import Dataset
 
     from stages.training.arguments import trl_arguments
-    from stages.training.groups import freeze
+    from stages.training.groups import count_parameters, freeze
     from stages.training.models import adapter, load_classifier
     from stages.training.resume import last_checkpoint
     from stages.training.sft import repeat_order
@@ -75,7 +75,7 @@ def train_classifier(
     order = repeat_order(len(next(iter(columns.values()))), config.epochs, context.seed)
     steps = -(-len(order) // config.batch_size)
     classifier = load_classifier(model, config, tokenizer, context.seed, labels)
-    counts["parameters_frozen"] = freeze(classifier, config.freeze)
+    freeze(classifier, config.freeze)
     counts["optimiser_steps"] = steps
     made = trainer(
         model=classifier,
@@ -92,8 +92,9 @@ def train_classifier(
         processing_class=tokenizer,
         callbacks=callbacks(context),
         options=config,
-        peft_config=adapter(config.lora, task="SEQ_CLS"),
+        peft_config=adapter(config.adapters, task="SEQ_CLS"),
     )
+    counts |= count_parameters(made.model)
     ready = time.monotonic()
     made.train(resume_from_checkpoint=last_checkpoint(context.work))
     return made, ready

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from data.records import is_text
 from stages.inputs import check_together, rows_of
-from stages.stage import Context, Inputs, Placement, StageConfig
+from stages.stage import Context, Inputs, Placement, StageConfig, unset
 from stages.training.options import CompletionConfig, check_supervised
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class EWC(StageConfig):
 class RememberingConfig(CompletionConfig):
     """Base of the configurations of stages that can hold on to an old task."""
 
-    ewc: EWC | None = Field(None, exclude_if=lambda value: value is None)
+    ewc: EWC | None = Field(None, exclude_if=unset)
     """Elastic weight consolidation of what `remember_from` teaches; None lets every weight go where it will."""
 
     @model_validator(mode="after")
     def _whole_weights_change(self) -> Self:
-        if self.ewc is not None and self.lora is not None:
-            raise ValueError("ewc holds the weights of the model, which lora does not change; leave one of them out")
+        if self.ewc is not None and self.adapters is not None:
+            raise ValueError("ewc holds the weights of the model, which adapters do not change; leave one of them out")
         return self
 
 

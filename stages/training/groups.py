@@ -12,6 +12,9 @@ from stages.training.options import Freeze, TrainingConfig
 if TYPE_CHECKING:
     from torch import nn
 
+IA3_VECTOR = ".ia3_l."
+"""In the names of vectors that peft stores as matrices; they start at 1, and decay would pull them to 0."""
+
 _LAYER = re.compile(r"\.(?:layers|h|block|layer)\.(\d+)\.")
 _EMBEDDING = re.compile(r"embed|wte|wpe|\.shared\.")
 """The last is how T5 and BART name what encoder, decoder and head share."""
@@ -39,6 +42,15 @@ def _is_embedding(name: str) -> bool:
 def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
     """Shape of a parameter, also where ZeRO-3 has shared it out and left an empty one behind."""
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """How many numbers learn and how many keep their value, adapters included; a tied matrix counts once."""
+    sizes = [(p.requires_grad, math.prod(whole_shape(p))) for p in model.parameters()]
+    return {
+        "parameters_trained": sum(size for learns, size in sizes if learns),
+        "parameters_frozen": sum(size for learns, size in sizes if not learns),
+    }
 
 
 def freeze(model: nn.Module, config: Freeze) -> int:
@@ -74,7 +86,8 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
         rate = rates.get(name, config.learning_rate)
-        regularised = config.weight_decay if len(whole_shape(parameter)) > 1 else 0.0
+        vector = len(whole_shape(parameter)) == 1 or IA3_VECTOR in name
+        regularised = 0.0 if vector else config.weight_decay
         group = groups.setdefault((rate, regularised), {"params": [], "lr": rate, "weight_decay": regularised})
         group["params"].append(parameter)
     return list(groups.values())

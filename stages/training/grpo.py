@@ -55,7 +55,7 @@ def train_grpo(
     from data.template import CONVENTIONS
     from rewards.adapter import as_trl
     from rewards.scoring import ScoringPool
-    from stages.training.groups import freeze
+    from stages.training.groups import count_parameters, freeze
     from stages.training.grpo_trainer import ReasoningTrainer
     from stages.training.kl_trainer import KL_TIER
     from stages.training.models import (
@@ -91,7 +91,7 @@ def train_grpo(
         **grpo_arguments(config, context),
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
-    counts["parameters_frozen"] = freeze(model, config.freeze)
+    freeze(model, config.freeze)
     with ScoringPool(workers=context.placement.reward_workers) as pool:
         reward = as_trl(
             mix, convention=context.convention, prefill=prefill, limit=config.max_completion_tokens, pool=pool
@@ -104,8 +104,9 @@ def train_grpo(
             processing_class=tokenizer,
             callbacks=[*callbacks(context), Watch(config.sentries, context)],
             options=config,
-            peft_config=adapter(config.lora),
+            peft_config=adapter(config.adapters),
         )
+        counts |= count_parameters(trainer.model)
         if config.probe is not None and probed:
             trainer.probe = Probe(
                 config.probe, probed, mix, context, prefill=prefill, limit=config.max_completion_tokens, pool=pool
@@ -152,7 +153,7 @@ def grpo_arguments(config: ReinforcementConfig, context: Context) -> dict[str, A
         "temperature": config.temperature,
         "top_p": config.top_p,
         "beta": config.greatest_beta,
-        "sync_ref_model": config.reference_reset_steps is not None and config.lora is None,
+        "sync_ref_model": config.reference_reset_steps is not None and config.adapters is None,
         "ref_model_mixup_alpha": 1.0,
         "ref_model_sync_steps": config.reference_reset_steps or 512,
         "epsilon": config.epsilon,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.rollout.prefix import is_prefixed, refuse_prefix, refuse_windows, save_prefix, with_prefix
 from stages.rollout.weights import gathered_weights
-from stages.training.options import LoRA, TrainingConfig
+from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.options import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,7 +94,9 @@ def causal_only(stage: str, kind: str) -> str:
 def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedModel:
     """A causal model with fp32 master weights; mixed precision is the trainer's business.
 
-    Raises ValueError for a model with an encoder: of BART, transformers would load the decoder alone.
+    `config` is that of a step that trains it. Raises ValueError for a model with an encoder (of BART, transformers
+    would load the decoder alone), for a checkpoint with a prefix, which would be lost, and for a model that cannot
+    have the one it is to learn.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -106,9 +110,12 @@ def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedM
         raise ValueError(causal_only("this stage", settings.model_type))
     options: dict[str, Any] = {"dtype": torch.float32}
     if config is not None:
+        refuse_prefix(path, "trained further")
+        if isinstance(config.adapters, PrefixTuning):
+            refuse_windows(settings)
         options["attn_implementation"] = config.attention
         set_dropout(settings, config.dropout)
-    return AutoModelForCausalLM.from_pretrained(path, config=settings, **options)
+    return with_prefix(AutoModelForCausalLM.from_pretrained(path, config=settings, **options), path)
 
 
 def set_dropout(settings: Any, rate: float) -> None:
@@ -135,6 +142,7 @@ def load_classifier(
 
     quiet()
 
+    refuse_prefix(path, "trained further")
     settings = AutoConfig.from_pretrained(path, num_labels=max(1, len(labels)))
     if labels:
         settings.id2label = dict(enumerate(labels))
@@ -152,24 +160,31 @@ def load_classifier(
     )
 
 
-def adapter(lora: LoRA | None, task: str = "CAUSAL_LM") -> Any:
-    """peft's configuration of low-rank adapters, or None for full fine-tuning."""
-    if lora is None:
-        return None
-    from peft import LoraConfig
+def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
+    """peft's configuration of what learns beside the model, or None for full fine-tuning."""
+    from peft import IA3Config, LoraConfig, PrefixTuningConfig
 
-    targets = lora.target_modules
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type=task,
-    )
+    match kind:
+        case LoRA(target_modules=targets):
+            return LoraConfig(
+                r=kind.rank,
+                lora_alpha=kind.alpha,
+                lora_dropout=kind.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                use_dora=kind.dora,
+                use_rslora=kind.rslora,
+                task_type=task,
+            )
+        case IA3():
+            places, inputs = list(kind.target_modules), list(kind.feedforward_modules)
+            return IA3Config(target_modules=places, feedforward_modules=inputs, task_type=task)
+        case PrefixTuning():
+            return PrefixTuningConfig(num_virtual_tokens=kind.tokens, init_weights="zero", task_type=task)
+    return None
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:
-    """Save what a trainer trained into `out`: safetensors (adapters merged, shards gathered), tokenizer, history.
+    """Save what was trained: weights (adapters merged, shards gathered), a prefix beside them, tokenizer, history.
 
     Called on every rank, since gathering ZeRO-3 shards takes all of them; only the first writes.
     """
@@ -178,7 +193,10 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, wo
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
         model = accelerator.unwrap_model(trainer.model)
-        if state is not None:
+        if is_prefixed(model):
+            save_prefix(model, out)
+            model = model.get_base_model()
+        elif state is not None:
             state = gathered_weights(model, state)
             model = model.get_base_model() if hasattr(model, "peft_config") else model
         elif hasattr(model, "merge_and_unload"):

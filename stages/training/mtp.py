@@ -30,9 +30,6 @@ SHARDING = ("accelerate_config", "deepspeed")
 """Files of a placement that may share the model out."""
 
 
-NO_MODULES = "modules are those of causal models, and the student has an encoder ({}); leave mtp out"
-
-
 class MTP(StageConfig):
     """`mtp` of a step that learns completions."""
 
@@ -47,10 +44,10 @@ def loss_name(k: int) -> str:
     return f"mtp/loss_{k}"
 
 
-def refuse_adapters(mtp: MTP | None, lora: object) -> None:
+def refuse_adapters(mtp: MTP | None, adapters: object) -> None:
     """Raise ValueError for modules next to adapters: what would learn beside them is a whole layer each."""
-    if mtp is not None and lora is not None:
-        raise ValueError("mtp trains whole layers beside the model, and goes with full fine-tuning; leave lora out")
+    if mtp is not None and adapters is not None:
+        raise ValueError("mtp trains whole layers beside the model, and goes with full fine-tuning; leave adapters out")
 
 
 def refuse_sharding(mtp: MTP | None, placement: Placement) -> None:

@@ -15,7 +15,8 @@ from pydantic import (
 
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
-from stages.stage import Placement, StageConfig
+from stages.stage import Placement, StageConfig, unset
+from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA, PrefixTuning
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
@@ -35,15 +36,6 @@ def checked_pattern(text: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(checked_pattern)]
-
-
-class LoRA(StageConfig):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of full fine-tuning; merged when the step ends."""
-
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
 
 
 class Freeze(StageConfig):
@@ -97,15 +89,25 @@ class TrainingConfig(StageConfig):
     freeze: Freeze = Freeze()
     layer_rates: LayerRates | None = None
     lora: LoRA | None = None
+    ia3: IA3 | None = Field(None, exclude_if=unset)
+    """Learned vectors on keys, values and feed-forward activations instead of full fine-tuning."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
     trl: Mapping[str, Any] = Field(default_factory=dict)
     """Any other argument of the TRL trainer's own config."""
 
+    @property
+    def adapters(self) -> AnyAdapters | None:
+        """What learns beside a frozen model; None is full fine-tuning."""
+        return next((kind for name in ADAPTERS if (kind := getattr(self, name, None)) is not None), None)
+
     @model_validator(mode="after")
     def _adapters_freeze_the_rest(self) -> Self:
-        if self.lora is not None and self.freeze != Freeze():
+        named = [name for name in ADAPTERS if getattr(self, name, None) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{named[0]} and {named[1]} are both ways to train few parameters; leave one of them out")
+        if named and self.freeze != Freeze():
             raise ValueError(
-                "freeze has no effect with lora, whose adapters are all that learns; leave one of them out"
+                f"freeze has no effect with {named[0]}, whose adapters are all that learns; leave one of them out"
             )
         return self
 
@@ -125,12 +127,21 @@ class CompletionConfig(SupervisedConfig):
 
     early_stopping: EarlyStopping | None = None
     """Hold rows out, end when their loss no longer falls, keep the weights that had the lowest; None learns all."""
-    mtp: MTP | None = Field(None, exclude_if=lambda value: value is None)
+    mtp: MTP | None = Field(None, exclude_if=unset)
     """Predict tokens further ahead too, by modules that are left behind at the end; None predicts the next one only."""
+
+    prefix_tuning: PrefixTuning | None = Field(None, exclude_if=unset)
+    """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
 
     @model_validator(mode="after")
     def _modules_go_with_full_fine_tuning(self) -> Self:
-        refuse_adapters(self.mtp, self.lora)
+        refuse_adapters(self.mtp, self.adapters)
+        return self
+
+    @model_validator(mode="after")
+    def _a_prefix_has_no_layer_of_names(self) -> Self:
+        if self.prefix_tuning is not None and self.layer_rates is not None:
+            raise ValueError("layer_rates has no effect with prefix_tuning, which is one matrix; leave one of them out")
         return self
 
 
@@ -299,10 +310,12 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
 
 
 def check_supervised(config: SupervisedConfig, wired: Collection[str], placement: Placement) -> None:
-    """Stage.check: a batch is shared evenly by the processes."""
+    """Stage.check: a batch is shared evenly by the processes, and what recomputes passes has no prefix to lose."""
     _divides("batch_size", config.batch_size, placement)
     if isinstance(config, CompletionConfig):
         refuse_sharding(config.mtp, placement)
+    if isinstance(config.adapters, PrefixTuning) and placement.gradient_checkpointing:
+        raise ValueError("launch.gradient_checkpointing does not work with prefix_tuning, whose prefix is a cache")
 
 
 def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.contract import model_contract
 from stages.stage import Context, Outcome
 from stages.training.early_stopping import evaluation_arguments
-from stages.training.mtp import NO_MODULES
 from stages.training.options import CompletionConfig
 
 if TYPE_CHECKING:
     from stages.training.encode import Encoded
+
+
+CAUSAL_KEY = "it is made for causal models, and the student has an encoder ({}); leave it out"
+
+
+def causal_keys(config: CompletionConfig) -> Iterator[str]:
+    """Keys of a step that say what cannot be done to a model with an encoder."""
+    yield from (key for key in ("mtp", "prefix_tuning") if getattr(config, key) is not None)
 
 
 def has_encoder(model: Path) -> bool:
@@ -47,6 +54,7 @@ def train_seq2seq(
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
 
     from stages.training.arguments import trl_arguments
+    from stages.training.groups import count_parameters
     from stages.training.models import load_tokenizer, save_trained
     from stages.training.patience import Patience
     from stages.training.resume import last_checkpoint
@@ -70,10 +78,11 @@ def train_seq2seq(
         **(evaluation_arguments(stopping, steps) if stopping else {}),
     )
     model = _load(model_path, config)
-    if config.mtp is not None:
-        raise ValueError(f"mtp: {NO_MODULES.format(model.config.model_type)}")
+    for key in causal_keys(config):
+        raise ValueError(f"{key}: {CAUSAL_KEY.format(model.config.model_type)}")
     _check_positions(model.config, [*ordered, *held])
-    model, counts["parameters_frozen"] = _learning(model, config)
+    model = _learning(model, config)
+    counts |= count_parameters(model)
     trainer = EncoderDecoderTrainer(
         model=model,
         args=arguments,
@@ -140,18 +149,18 @@ def _check_positions(settings: Any, items: Sequence[Encoded]) -> None:
         )
 
 
-def _learning(model: Any, config: CompletionConfig) -> tuple[Any, int]:
-    """The model, with adapters if it is to have some, and how many of its numbers are frozen."""
+def _learning(model: Any, config: CompletionConfig) -> Any:
+    """The model, with adapters if it is to have some; what is to be frozen is."""
     from stages.training.groups import freeze
     from stages.training.models import adapter
 
-    frozen = freeze(model, config.freeze)
-    if config.lora is None:
-        return model, frozen
+    freeze(model, config.freeze)
+    if config.adapters is None:
+        return model
     from peft import get_peft_model
 
     model.enable_input_require_grads()  # gradient checkpointing would find nothing that learns below it
-    return get_peft_model(model, adapter(config.lora, "SEQ_2_SEQ_LM")), frozen
+    return get_peft_model(model, adapter(config.adapters, "SEQ_2_SEQ_LM"))
 
 
 class _TokenMean:

@@ -107,7 +107,7 @@ def train_sft(
 
     from stages.training.anchor import anchored
     from stages.training.arguments import trl_arguments
-    from stages.training.groups import freeze
+    from stages.training.groups import count_parameters, freeze
     from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
     from stages.training.mtp_heads import attach, detach
     from stages.training.mtp_trainer import AheadTrainer
@@ -139,7 +139,7 @@ def train_sft(
         **measured,
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
-    counts["parameters_frozen"] = freeze(model, config.freeze)
+    freeze(model, config.freeze)
     anchor = anchored(model, arguments, old)  # before a checkpoint is resumed from: the start is `model_path`
     if config.mtp is not None:  # after what is frozen: the modules learn
         counts["mtp_parameters"] = attach(model, config.mtp, context.seed)
@@ -151,9 +151,10 @@ def train_sft(
         processing_class=tokenizer,
         callbacks=[*callbacks(context), *stop],
         options=config,
-        peft_config=adapter(config.lora),
+        peft_config=adapter(config.adapters),
     )
     trainer.anchor = anchor
+    counts |= count_parameters(trainer.model)
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.monotonic()

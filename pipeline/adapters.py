@@ -1,0 +1,56 @@
+"""What adapters mean for a plan and for a launch: how many numbers they are, and what they do not go with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.architecture import Architecture
+from pipeline.sharding import of_launch
+from pipeline.step import Node
+from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.options import TrainingConfig
+
+
+def adapter_numbers(sizes: Architecture, kind: AnyAdapters | None) -> int:
+    """Numbers that `kind` adds to a model, at its default places."""
+    match kind:
+        case LoRA():
+            return sizes.adapted * kind.rank + (sizes.outputs if kind.dora else 0)
+        case IA3():
+            return sizes.layers * (2 * sizes.keys + sizes.ffn)
+        case PrefixTuning():
+            return kind.tokens * sizes.layers * 2 * sizes.keys
+    return 0
+
+
+def refused(node: Node, base_dir: Path) -> Iterator[str]:
+    """Why the adapters of a step cannot be trained as its `launch` says."""
+    config = node.config
+    if not isinstance(config, TrainingConfig) or (kind := config.adapters) is None:
+        return
+    if isinstance(kind, LoRA) and not kind.dora:
+        return
+    way = of_launch(node.launch, base_dir)
+    if way.engine in ("deepspeed", "fsdp"):
+        match kind:
+            case PrefixTuning():
+                name = "prefix_tuning cannot be trained beside"
+            case _:
+                name = f"{'lora.dora' if isinstance(kind, LoRA) else 'ia3'} cannot be merged into"
+        yield f"{name} a model that is shared out ({way.label}); train on copies, or with lora"
+
+
+def check_prefixes(nodes: Sequence[Node]) -> None:
+    """Raise ValueError where a step goes on from a prefix, or samples one with an engine that cannot."""
+    prefixed = {node.name for node in nodes if getattr(node.config, "prefix_tuning", None) is not None}
+    for node in nodes:
+        for name, sources in node.inputs.items():
+            if not (found := prefixed.intersection(sources)):
+                continue
+            model = f"{node.where}.{name}_from: {min(found)} has a prefix (prefix_tuning)"
+            sampler = node.config if name == "init" else getattr(node.config, name, None)
+            if name == "init" and isinstance(node.config, TrainingConfig):
+                raise ValueError(f"{model}, which is no part of its weights: no step can train it further")
+            if (engine := getattr(sampler, "engine", "transformers")) != "transformers":
+                raise ValueError(f"{model}, which engine: {engine} cannot sample; take engine: transformers")

@@ -79,6 +79,9 @@ def test_text_stands_for_a_prompt_only_where_raw_text_is_read(tmp_path: Path) ->
         validate({**row, "text": 3}, "f:1", raw=True)
     asked = {**row, "prompt": [{"role": "user", "content": "q"}], "text": 3}
     assert validate(asked, "f:1", raw=True) == asked, "a column of the user's own"
+    (tmp_path / "f.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=r"f.jsonl:1: the column 'prompt' is missing"):
+        list(sources.load({"source": "records", "path": "f.jsonl"}, tmp_path, 0, "none").rows)
 
 
 NOTES: dict[str, Any] = {

@@ -107,6 +107,10 @@ def anchor_paths(tree: Tree, folder: Path) -> None:
             entry["path"] = _anchored(path, folder)
         elif isinstance(path, list):
             entry["path"] = [_anchored(p, folder) if isinstance(p, str) else p for p in path]
+    for entry in _items(tree.get("data")):
+        copies = entry.get("augment") if isinstance(entry, dict) else None
+        if isinstance(copies, dict) and isinstance(copies.get("table"), str):
+            copies["table"] = _anchored(copies["table"], folder)
 
 
 def _anchored(path: str, folder: Path) -> str:

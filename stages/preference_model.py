@@ -37,11 +37,12 @@ class PreferenceModelConfig(SupervisedConfig):
 
 def split_pairs(rows: Sequence[Row], held_out: float, seed: int) -> tuple[list[Row], list[Row]]:
     """(training, held out); pairs of one prompt never fall on both sides. At least one pair is held out."""
-    prompts = sorted({repr(row["prompt"]) for row in rows})
+    origins = [repr(row.get("origin_prompt") or row["prompt"]) for row in rows]  # a copy stays with its original
+    prompts = sorted(set(origins))
     random.Random(seed).shuffle(prompts)
     kept_back = set(prompts[: max(1, round(held_out * len(prompts)))])
-    train = [row for row in rows if repr(row["prompt"]) not in kept_back]
-    return train, [row for row in rows if repr(row["prompt"]) in kept_back]
+    train = [row for row, origin in zip(rows, origins, strict=True) if origin not in kept_back]
+    return train, [row for row, origin in zip(rows, origins, strict=True) if origin in kept_back]
 
 
 def answer_ids(tokenizer: PreTrainedTokenizerBase, row: Row, text: str, convention: str) -> list[int]:

@@ -57,7 +57,8 @@ def _apart(
     removed: set[str] = set()
     for row in rows:
         if not forbidden.isdisjoint(_marks(text(row), n)):
-            removed.add(row["id"])
+            if "id" in row:
+                removed.add(row["id"])
             counts[reasons[0]] += 1
         elif row.get("origin") in removed:
             counts[reasons[1]] = counts.get(reasons[1], 0) + 1

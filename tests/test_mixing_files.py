@@ -36,7 +36,7 @@ def written(folder: Path, sizes: dict[str, int] = SIZES, text: str = "药") -> t
             for n in range(size)
         ]
         paths.append(folder / f"{domain}.jsonl")
-        paths[-1].write_text("\n\n".join(json.dumps(r, ensure_ascii=False) for r in own) + "\n", encoding="utf-8")
+        paths[-1].write_text(" \r\n\n".join(json.dumps(r, ensure_ascii=False) for r in own) + "\n", encoding="utf-8")
         rows += own
     return paths, rows
 

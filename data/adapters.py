@@ -32,6 +32,8 @@ class At:
     convention: str = "think_answer"
     solutions: bool = False
     """Whether the data set's own worked solution is laid out as the completion."""
+    calculations: bool = False
+    """Whether a solution that notes its calculations is kept in a column of that name, for data/augment.py."""
     split: str | None = None
 
     @property

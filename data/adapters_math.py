@@ -22,6 +22,8 @@ def gsm8k(value: Mapping[str, Any], at: At) -> Row:
     row: Row = {"prompt": user(text(value, at, "question")), "answer": answer, "domain": "math"}
     if at.solutions:
         row["completion"] = lay_out(at, _CALCULATION.sub("", solution), answer, exact=True)
+    if at.calculations:
+        row["calculations"] = value["answer"]
     return row
 
 

@@ -140,6 +140,11 @@ def with_unique_ids(rows: Iterable[Row]) -> list[Row]:
     return made
 
 
+def prompt_origin(row: Mapping[str, Any]) -> str:
+    """The same for a row and its copies (data/augment.py): the prompt of the original, as JSON."""
+    return json.dumps(row.get("origin_prompt") or row["prompt"], sort_keys=True, ensure_ascii=False)
+
+
 def user_text(row: Mapping[str, Any]) -> str:
     """Content of the last user message of the prompt; "" where there is none."""
     return next((m["content"] for m in reversed(row["prompt"]) if m["role"] == "user"), "")

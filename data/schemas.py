@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from data import adapters_chat, adapters_code, adapters_math, adapters_text
+from data import adapters_chat, adapters_code, adapters_math, adapters_text, augment
 from data.adapters import Adapter, At, nearest
 from data.records import Row
 
@@ -37,10 +39,22 @@ class Source:
     """Whether the rows themselves say to which `split` they belong."""
     raw: bool = False
     """Whether the rows are raw text, without a prompt: documents to pre-train on."""
+    calculations: bool = False
+    """Whether the worked solutions note their calculations, so that other numbers can be put in."""
+    world: str | None = None
+    """The module that generates the rows."""
 
 
 SOURCES: Mapping[str, Source] = {
-    "tiny": Source(summary="the embedded world: generated tasks in English and Chinese", adapt=None, splits=True),
+    "tiny": Source(
+        summary="the embedded world: generated tasks in English and Chinese", adapt=None, splits=True, world="tiny"
+    ),
+    "applied": Source(
+        summary="generated problems of medicine and finance in English and Chinese",
+        adapt=None,
+        splits=True,
+        world="applied",
+    ),
     "records": Source(summary="rows that already have the columns of this project", adapt=_records),
     "text": Source(summary="documents to pre-train on: column text, or text files", adapt=adapters_text.text, raw=True),
     "prompt_answer": Source(
@@ -51,7 +65,7 @@ SOURCES: Mapping[str, Source] = {
     ),
     "messages": Source(summary="conversations, ShareGPT or OpenAI style", adapt=adapters_chat.messages),
     "preference": Source(summary="columns prompt, chosen, rejected", adapt=adapters_chat.preference),
-    "gsm8k": Source(summary="GSM8K", adapt=adapters_math.gsm8k, solutions=True),
+    "gsm8k": Source(summary="GSM8K", adapt=adapters_math.gsm8k, solutions=True, calculations=True),
     "math": Source(summary="MATH and sets of its shape", adapt=adapters_math.math, solutions=True),
     "svamp": Source(summary="SVAMP", adapt=adapters_math.svamp),
     "aime24": Source(summary="AIME 2024", adapt=adapters_math.math, solutions=True),
@@ -87,9 +101,17 @@ KEYS: Mapping[str, tuple[type, ...]] = {
     "domains": (list,),
     "languages": (list,),
     "difficulties": (list,),
+    "augment": (dict,),
+    "decontaminate": (str, list),
 }
 """Keys of a dataset entry and their types. `domain`, `language` and `difficulty` set a column of every row;
-`domains`, `languages` and `difficulties: [low, high]` keep only the rows that match."""
+`domains`, `languages` and `difficulties: [low, high]` keep only the rows that match. `augment` adds copies
+(augment.py); `decontaminate` names entries whose questions no row may share (pipeline/preparation.py)."""
+
+
+def world(name: str) -> ModuleType:
+    """The module that generates the rows of a source: `SPLITS`, and `rows(split, count, seed, convention)`."""
+    return importlib.import_module(f"data.{SOURCES[name].world}.world")
 
 
 def check(spec: Mapping[str, Any]) -> None:
@@ -113,6 +135,11 @@ def check(spec: Mapping[str, Any]) -> None:
     low_high = spec.get("difficulties", [0, 0])
     if len(low_high) != 2 or not all(isinstance(v, int | float) for v in low_high) or low_high[0] > low_high[1]:
         raise ValueError(f"difficulties must be [lowest, highest], got {low_high!r}")
+    if "augment" in spec:
+        augment.check(spec["augment"], calculations=SOURCES[name].calculations, source=name)
+    names = spec.get("decontaminate", "x")
+    if names != str(names) and (not names or not all(isinstance(n, str) for n in names)):
+        raise ValueError(f"decontaminate must name entries of data, got {names!r}")
     _check_place(str(name), spec)
 
 
@@ -126,10 +153,9 @@ def _check_place(name: str, spec: Mapping[str, Any]) -> None:
         for key in ("split", "rows"):
             if key not in spec:
                 raise ValueError(f"source {name!r} needs the key {key!r}")
-        from data.tiny.world import SPLITS
-
-        if spec["split"] not in SPLITS:
-            raise ValueError(f"unknown split {spec['split']!r} of {name}{nearest(spec['split'], SPLITS)}")
+        splits = world(name).SPLITS
+        if spec["split"] not in splits:
+            raise ValueError(f"unknown split {spec['split']!r} of {name}{nearest(spec['split'], splits)}")
         return
     if len(places) != 1:
         raise ValueError(f"source {name!r} needs either 'path' or 'hub', got {' and '.join(places) or 'neither'}")

@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data import files
+from data import augment, files
 from data.adapters import At, Unusable, nearest
 from data.artifact import fingerprint, hash_path
 from data.language import detect_language
 from data.records import Row, user_text, validate
-from data.schemas import FILTERS, SOURCES, UNPINNED, check
+from data.schemas import FILTERS, SOURCES, UNPINNED, check, world
 from data.template import CONVENTIONS
 
 VERSION = 1
 """Raised by hand when the same entry and the same files give other rows than before."""
 
-_WORLD = Path(__file__).parent / "tiny"
 _MOST_GENERATED = 64
 """Generated rows for each one that a filter lets through, at most."""
 
@@ -46,16 +45,22 @@ def identity(spec: Mapping[str, Any], base_dir: Path) -> dict[str, Any]:
     file or a revision that is not pinned.
     """
     check(spec)
-    known = {key: value for key, value in spec.items() if key != "path"}
+    known = {key: value for key, value in spec.items() if key not in ("path", "decontaminate")}
+    if "augment" in spec:
+        known["augment"] = augment.identity(spec["augment"], base_dir)
     known["version"] = VERSION
     if "path" in spec:
         known["content"] = [hash_path(path) for path in files.resolve(spec["path"], base_dir)]
     elif "hub" in spec:
         _pinned(spec)
     else:
-        known["content"] = [hash_path(path) for path in sorted(_WORLD.glob("*.py"))]
+        known["content"] = [hash_path(path) for path in sorted(_world_of(spec).glob("*.py"))]
     fingerprint(known)
     return known
+
+
+def _world_of(spec: Mapping[str, Any]) -> Path:
+    return Path(__file__).parent / str(SOURCES[spec["source"]].world)
 
 
 def _pinned(spec: Mapping[str, Any]) -> None:
@@ -77,14 +82,26 @@ def load(spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str, *,
         raise ValueError(f"unknown output convention {convention!r}{nearest(convention, CONVENTIONS)}")
     counts: dict[str, int] = {"used": 0}
     if SOURCES[spec["source"]].adapt is None:
-        return Loaded(_counted(_generated(spec, seed, convention), counts), counts)
+        rows = _augmented(_generated(spec, seed, convention), spec, base_dir, seed, convention, counts)
+        return Loaded(_counted(rows, counts), counts)
     values = _values(spec, base_dir, stream)
     rows = _filtered(_adapted(values, spec, seed, convention, counts), spec, counts)
     if spec.get("shuffle"):
         rows = _shuffled(rows, seed)
     skip = spec.get("skip", 0)
     stop = skip + spec["rows"] if "rows" in spec else None
-    return Loaded(_counted(itertools.islice(rows, skip, stop), counts), counts)
+    rows = _augmented(itertools.islice(rows, skip, stop), spec, base_dir, seed, convention, counts)
+    return Loaded(_counted(rows, counts), counts)
+
+
+def _augmented(
+    rows: Iterator[Row], spec: Mapping[str, Any], base_dir: Path, seed: int, convention: str, counts: dict[str, int]
+) -> Iterator[Row]:
+    """The rows that were taken, and their copies behind them."""
+    if "augment" not in spec:
+        return rows
+    adapt = SOURCES[spec["source"]].adapt
+    return augment.augmented(rows, augment.setting(spec["augment"], base_dir, adapt, convention, seed), counts)
 
 
 def _values(spec: Mapping[str, Any], base_dir: Path, stream: bool) -> Iterator[tuple[str, str, Any]]:
@@ -128,6 +145,7 @@ def _adapted(
             seed=seed,
             convention=convention,
             solutions=spec.get("solutions", False),
+            calculations="numbers" in spec.get("augment", {}).get("methods", ()),
             split=spec.get("split") if own_split else None,
         )
         try:
@@ -195,13 +213,11 @@ def _shuffled(rows: Iterator[Row], seed: int) -> Iterator[Row]:
 
 
 def _generated(spec: Mapping[str, Any], seed: int, convention: str) -> Iterator[Row]:
-    """Rows of the embedded world; with filters, as many are generated as it takes to find `rows` that match."""
-    from data.tiny import world
-
-    name, skip = f"tiny/{spec['split']}", spec.get("skip", 0)
+    """Rows of a generated world; with filters, as many are generated as it takes to find `rows` that match."""
+    name, skip = f"{spec['source']}/{spec['split']}", spec.get("skip", 0)
     wanted = spec["rows"] + skip
     most = wanted * (_MOST_GENERATED if any(key in spec for key in FILTERS) else 1)
-    made = (validate(row, name) for row in world.rows(spec["split"], most, seed, convention))
+    made = (validate(row, name) for row in world(spec["source"]).rows(spec["split"], most, seed, convention))
     rows = list(itertools.islice((row for row in made if _mismatch(row, spec) is None), wanted))
     if len(rows) < wanted:
         raise ValueError(f"{name}: only {len(rows)} of {most} generated rows match the filters, {wanted} are needed")

@@ -105,7 +105,8 @@ class Subject:
         spec["rows"] = min(ROWS, limit or ROWS)
         loaded = sources.load(spec, Path(node.config.base_dir), node.seed, self.config.convention, stream=True)
         rows = list(islice(loaded.rows, ROWS))
-        return Peek(rows, len(rows) if len(rows) < spec["rows"] else limit, loaded.counts)
+        most = None if "augment" in spec else limit  # nobody knows how many copies there will be
+        return Peek(rows, len(rows) if len(rows) < spec["rows"] else most, loaded.counts)
 
     def rows(self, node: Node, name: str) -> Peek:
         """The first rows of each dataset behind an input. Of one that a step will make, the prompts that it samples.

@@ -17,7 +17,7 @@ from data.schemas import SOURCES
 from pipeline.adapters import check_prefixes
 from pipeline.config import Launch, RunConfig
 from pipeline.messages import nearest, shorten
-from pipeline.preparation import PREPARATION, preparation_config
+from pipeline.preparation import PREPARATION, held_out, preparation_config
 from pipeline.step import Node, Role, read_node, read_step
 from stages.stage import Stage
 
@@ -64,10 +64,18 @@ def _preparations(config: RunConfig, steps: Sequence[Node]) -> list[Node]:
     read = {source for node in steps for source in node.sources}
     for value in [config.evaluate, *(step.get("evaluate") for step in config.steps)]:
         data = value.get("data_from", []) if isinstance(value, Mapping) else []
-        read.update([data] if isinstance(data, str) else [name for name in data if isinstance(name, str)])
+        measured = [data] if isinstance(data, str) else [name for name in data if isinstance(name, str)]
+        if augmented := next((name for name in measured if "augment" in config.data.get(name, {})), None):
+            raise ValueError(
+                f"data.{augmented}.augment: an evaluation reads it, and copies would count one question several times"
+            )
+        read.update(measured)
+    checks = {name: preparation_config(config, name) for name in config.data}
+    apart = {name: held_out(config, name) for name in config.data}
+    while more := {other for name in read for other in apart.get(name, ())} - read:
+        read |= more
     nodes = []
-    for name in config.data:
-        checked, seed = preparation_config(config, name)
+    for name, (checked, seed) in checks.items():
         if name in read:
             nodes.append(
                 Node(
@@ -75,7 +83,7 @@ def _preparations(config: RunConfig, steps: Sequence[Node]) -> list[Node]:
                     role=Role.PREPARATION,
                     stage=PREPARATION,
                     config=checked,
-                    inputs={},
+                    inputs={"held_out": apart[name]} if apart[name] else {},
                     seed=seed,
                     launch=Launch(),
                 )

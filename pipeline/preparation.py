@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data import sources
 from data.artifact import ROWS_NAME, Contract, Kind
-from data.records import write_rows
+from data.decontaminate import apart
+from data.records import Row, write_rows
 from data.schemas import KEYS
 from pipeline.config import RunConfig
 from pipeline.golds import proved
 from pipeline.messages import checked_seed, nearest
-from stages.stage import Context, Inputs, Outcome, Stage, StageConfig
+from stages.inputs import rows_of
+from stages.stage import Context, Input, Inputs, Outcome, Stage, StageConfig
 
 
 class PreparationConfig(StageConfig):
@@ -36,6 +39,8 @@ def prepare(config: PreparationConfig, inputs: Inputs, out: Path, context: Conte
     started = time.monotonic()
     loaded = sources.load(config.spec, Path(config.base_dir), context.seed, context.convention)
     golden = proved(loaded.rows, context.sandbox, loaded.counts)
+    if inputs.get("held_out"):
+        golden = _apart(golden, rows_of(inputs["held_out"]), loaded.counts)
     rows = tqdm(golden, desc="rows", unit="row", total=config.spec.get("rows"), leave=False, mininterval=0.5)
     count = write_rows(out / ROWS_NAME, rows)
     if not count:
@@ -49,12 +54,20 @@ def prepare(config: PreparationConfig, inputs: Inputs, out: Path, context: Conte
     )
 
 
+def _apart(rows: Iterator[Row], tests: Iterator[Row], counts: dict[str, int]) -> Iterator[Row]:
+    """The rows that share nothing with a test question, copies included; the others are not `used`."""
+    removed: dict[str, int] = {}
+    yield from apart(rows, tests, removed)
+    counts["used"] -= sum(removed.values())
+    counts.update({f"left out: {reason}": number for reason, number in removed.items()})
+
+
 PREPARATION = Stage(
     name="preparation",
     version=2,
     summary="Reads, validates and counts the rows of one entry under `data:`.",
     config=PreparationConfig,
-    needs={},
+    needs={"held_out": Input(kind=Kind.DATASET, many=True, optional=True)},
     makes=Kind.DATASET,
     run=prepare,
     torch=False,
@@ -73,3 +86,17 @@ def preparation_config(config: RunConfig, name: str) -> tuple[PreparationConfig,
     except ValueError as error:
         raise ValueError(f"data.{name}: {error}") from None
     return PreparationConfig(spec=spec, base_dir=config.base_dir), seed
+
+
+def held_out(config: RunConfig, name: str) -> tuple[str, ...]:
+    """The entries that `decontaminate` of the entry `name` keeps it apart from. Raises ValueError."""
+    value = config.data[name].get("decontaminate", [])
+    names = (value,) if isinstance(value, str) else tuple(value)
+    for other in names:
+        if other not in config.data:
+            raise ValueError(f"data.{name}.decontaminate: unknown name {other!r}{nearest(other, config.data)}")
+        if other == name:
+            raise ValueError(f"data.{name}.decontaminate: an entry cannot be kept apart from itself")
+        if "augment" in config.data[other]:
+            raise ValueError(f"data.{name}.decontaminate: {other!r} is augmented, and held-out rows have no copies")
+    return names

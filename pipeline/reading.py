@@ -118,6 +118,10 @@ def anchor_paths(tree: Tree, folder: Path) -> None:
     for step in steps:
         if isinstance(step.get("reviewed"), str) and step["reviewed"]:
             step["reviewed"] = _anchored(step["reviewed"], folder)
+    for entry in _items(tree.get("data")):
+        copies = entry.get("augment") if isinstance(entry, dict) else None
+        if isinstance(copies, dict) and isinstance(copies.get("table"), str):
+            copies["table"] = _anchored(copies["table"], folder)
 
 
 def _anchored(path: str, folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -133,7 +133,7 @@ def _todo(states: Sequence[State], selected: set[str], options: Options, say: Ca
         data = {source for source in waits if by_name[source].node.role is Role.PREPARATION}
         missing = next((source for source in waits if source not in data), None)
         if missing is None:
-            todo |= data
+            todo |= _with_sources(data, by_name)
         elif node.role is Role.EVALUATION and name not in (options.only, options.from_step):
             say(f"{name} is left pending: it reads {missing}, which is not current")
             todo.discard(name)
@@ -141,6 +141,14 @@ def _todo(states: Sequence[State], selected: set[str], options: Options, say: Ca
             reasons = "; ".join(by_name[missing].reasons)
             raise ValueError(f"{name} reads {missing}, which is not current ({reasons}); make that one first")
     return todo
+
+
+def _with_sources(data: set[str], by_name: Mapping[str, State]) -> set[str]:
+    """The data sets and those that they are kept apart from, as far as they are not finished."""
+    found = set(data)
+    while more := {s for name in found for s in by_name[name].node.sources if by_name[s].record is None} - found:
+        found |= more
+    return found
 
 
 def _checked(plan: Plan, todo: set[str], store: RunStore) -> dict[str, Artifact]:

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from data.artifact import Kind
 from data.contract import model_contract
-from data.records import Row, user_text
+from data.records import Row, prompt_origin, user_text
 from stages.inputs import rows_of
 from stages.safety_labels import DOMAIN, labelled
 from stages.stage import Context, Input, Inputs, Metric, Outcome, Placement, Stage
@@ -84,7 +84,7 @@ def examples(
         asked = user_text(row)
         for answer, safe in found:
             ids = encode(tokenizer, exchange(tokenizer, asked, answer), verbose=False)["input_ids"]
-            made.append(Example(row["id"], repr(row["prompt"]), ids, int(safe)))
+            made.append(Example(row["id"], prompt_origin(row), ids, int(safe)))
         counts["rows_used"] += 1
     return made, dict(counts)
 

@@ -208,3 +208,9 @@ def test_replay_needs_something_to_repeat() -> None:
     alone = Phase(name="p", weights={"math": 1}, count=10, replay=0.5, repeat=True)
     with pytest.raises(ValueError, match=r"'\(replay\)' has 0 rows left, the mixture needs 5"):
         mix_phases(make(SIZES), [alone], 0)
+
+
+def test_each_row_stands_where_its_middle_falls() -> None:
+    """Sainte-Lague: of 6 and 2 rows the middles lie at 1/12, 3/12, ... and 1/4, 3/4; equal ones go by the weights."""
+    stream = mix(make({"a": 6, "b": 2}), {"a": 3, "b": 1}, 8, 0)
+    assert "".join(row["domain"] for row in stream) == "aabaaaba"

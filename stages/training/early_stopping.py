@@ -6,7 +6,6 @@ and keep the weights that had the lowest.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from data.records import Row
+from data.records import Row, prompt_origin
 from stages.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def hold_out(
     """
     if config is None:
         return list(pairs), []
-    prompts = [json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False) for row, _ in pairs]
+    prompts = [prompt_origin(row) for row, _ in pairs]
     sizes = Counter(prompts)
     if len(sizes) < 2:
         raise ValueError(f"early_stopping: {len(sizes)} usable prompts are too few to train and to hold some out")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from data.records import Row
+from data.records import Row, prompt_origin
 from stages.stage import Context, Metric, StageConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def hold_out(rows: Sequence[Row], config: ProbeConfig | None, seed: int) -> tupl
         return list(rows), []
     from stages.checkable import checkable
 
-    prompts = [json.dumps(row["prompt"], sort_keys=True, ensure_ascii=False) for row in rows]
+    prompts = [prompt_origin(row) for row in rows]
     judged = {id(row) for row in checkable(rows, [{"name": "correctness"}], {}, verified=True)}
     places: dict[str, int] = {}
     for at, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):

@@ -86,10 +86,10 @@ def test_what_is_learned_is_what_is_scored(bert: Path) -> None:
 
 
 def test_every_dropout_of_an_encoder_is_set() -> None:
-    from transformers import BertConfig, GPT2Config, Qwen2Config, T5Config
+    from transformers import BartConfig, BertConfig, GPT2Config, Qwen2Config, T5Config
 
     found = set()
-    for settings in (BertConfig(), GPT2Config(), Qwen2Config(), T5Config()):
+    for settings in (BartConfig(), BertConfig(), GPT2Config(), Qwen2Config(), T5Config()):
         set_dropout(settings, 0.25)
         mine = {name for name in DROPOUT if getattr(settings, name, None) is not None}
         assert mine

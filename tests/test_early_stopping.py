@@ -74,6 +74,7 @@ def held_of(folder: Path) -> list[Encoded]:
     return hold_out(pairs, STOPPING, 3)[1]
 
 
+@pytest.mark.slow
 def test_it_stops_where_the_held_out_loss_no_longer_falls_and_keeps_the_lowest(tmp_path: Path) -> None:
     outcome = learn(tmp_path / "stopped")
     losses = measured(tmp_path / "stopped")

@@ -69,6 +69,7 @@ def test_the_verifier_of_a_mix_has_neither_weight_nor_gate(tmp_path: Path) -> No
 PROBED = {"steps": 5, "probe": {"every": 2, "rows": 20, "share": 0.5}, "updates_per_generation": 1}
 
 
+@pytest.mark.slow
 def test_a_probe_changes_nothing_of_the_training(tmp_path: Path) -> None:
     often = reinforce(tmp_path / "often", count=80, **PROBED)
     once = reinforce(tmp_path / "once", count=80, **{**PROBED, "probe": {**PROBED["probe"], "every": 100}})  # type: ignore[dict-item]

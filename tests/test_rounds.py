@@ -313,6 +313,7 @@ def test_steps_of_one_round_are_selected_by_their_name(tmp_path: Path) -> None:
     assert "--from tune: unknown step; did you mean 'tune-" in error
 
 
+@pytest.mark.slow
 def test_a_kill_in_round_2_keeps_round_1_and_ends_as_an_unbroken_run(tmp_path: Path) -> None:
     file = looped(tmp_path, steps=[SAMPLE, changed(TUNE, steps=8, step_seconds=0.05)])
     whole, run = tmp_path / "whole", tmp_path / "run"

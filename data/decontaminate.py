@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from data.curate import Kept, Text, ngrams, normalised, words
-from data.records import Row
+from data.records import Row, is_text
 
 TOKENISATION = "words only (curate.words): no case, no punctuation, each Han character one word"
 
 
 def asked(row: Row) -> str:
-    """What a row asks: all its user messages."""
+    """What a row asks: all its user messages. Raw text asks nothing, and is what it is."""
+    if is_text(row):
+        return str(row["text"])
     return "\n".join(m["content"] for m in row["prompt"] if m["role"] == "user")
 
 
@@ -60,7 +62,7 @@ def _apart(
             if "id" in row:
                 removed.add(row["id"])
             counts[reasons[0]] += 1
-        elif row.get("origin") in removed:
+        elif "augmentation" in row and row.get("origin") in removed:
             counts[reasons[1]] = counts.get(reasons[1], 0) + 1
         else:
             yield row

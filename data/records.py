@@ -140,9 +140,23 @@ def with_unique_ids(rows: Iterable[Row]) -> list[Row]:
     return made
 
 
+OF_COMPLETION = ("chosen", "rejected", "safe", "judgement", "review")
+"""Columns that speak of the completion that a row came with: another one does not inherit them."""
+
+
+def without_completion(row: Mapping[str, Any]) -> Row:
+    """The question of a row, to which another completion can be given."""
+    return {name: value for name, value in row.items() if name != "completion" and name not in OF_COMPLETION}
+
+
+def original_prompt(row: Mapping[str, Any]) -> Any:
+    """The prompt of a row, or of the row that a copy was made of (data/augment.py)."""
+    return (row.get("origin_prompt") if "augmentation" in row else None) or row["prompt"]
+
+
 def prompt_origin(row: Mapping[str, Any]) -> str:
     """The same for a row and its copies (data/augment.py): the prompt of the original, as JSON."""
-    return json.dumps(row.get("origin_prompt") or row["prompt"], sort_keys=True, ensure_ascii=False)
+    return json.dumps(original_prompt(row), sort_keys=True, ensure_ascii=False)
 
 
 def user_text(row: Mapping[str, Any]) -> str:

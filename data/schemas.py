@@ -135,6 +135,8 @@ def check(spec: Mapping[str, Any]) -> None:
     low_high = spec.get("difficulties", [0, 0])
     if len(low_high) != 2 or not all(isinstance(v, int | float) for v in low_high) or low_high[0] > low_high[1]:
         raise ValueError(f"difficulties must be [lowest, highest], got {low_high!r}")
+    if "augment" in spec and SOURCES[name].raw:
+        raise ValueError("augment makes copies of questions, and raw text has none")
     if "augment" in spec:
         augment.check(spec["augment"], calculations=SOURCES[name].calculations, source=name)
     names = spec.get("decontaminate", "x")

@@ -19,7 +19,7 @@ def verdicts(subject: Subject) -> Iterator[Finding]:
         if not isinstance(node.config, ReviewConfig):
             continue
         file = Path(node.config.reviewed)
-        if not file.is_file():
+        if not file.exists():
             yield warn(f"{node.where}: the run will wait for verdicts there: {file} is not there yet")
             continue
         try:

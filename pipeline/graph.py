@@ -118,12 +118,42 @@ def _evaluation(config: RunConfig, table: Mapping[str, Stage], name: str, own: A
     return [node]
 
 
+def _check_verdicts(nodes: Sequence[Node]) -> None:
+    """Rows that are sampled again have the ids of the old ones: in one file the last word would be on another row."""
+    files: dict[str, Node] = {}
+    for node in nodes:
+        file = getattr(node.config, "reviewed", None)
+        if file is not None and files.setdefault(file, node) is not node:
+            raise ValueError(
+                f"{node.where}.reviewed: {files[file].name} has the same file; give each its own "
+                "(in rounds: verdicts-${round}.jsonl)"
+            )
+
+
+def _check_measured(config: RunConfig, nodes: Sequence[Node]) -> None:
+    """No evaluation reads copies, also not through a step: they would count one question several times."""
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        waiting = list(node.inputs.get("data", ())) if node.stage.name == EVALUATION else []
+        while waiting:
+            name = waiting.pop()
+            if "augment" in config.data.get(name, {}):
+                raise ValueError(
+                    f"data.{name}.augment: an evaluation reads it, and copies would count one question several times"
+                )
+            source = by_name.get(name)
+            if source is not None and source.role is Role.STEP:
+                waiting += source.inputs.get("data", ())
+
+
 def _check_wiring(config: RunConfig, nodes: Sequence[Node]) -> None:
     kinds = {**dict.fromkeys(config.models, Kind.MODEL), **dict.fromkeys(config.data, Kind.DATASET)}
     kinds |= {node.name: node.stage.makes for node in nodes if node.role is Role.STEP}
     judges = {node.name: node.stage.judges for node in nodes}
     texts = {name for name, spec in config.data.items() if SOURCES[spec["source"]].raw}
     writes = {node.name: node.stage.generative for node in nodes if node.stage.makes is Kind.MODEL}
+    _check_verdicts(nodes)
+    _check_measured(config, nodes)
     for node in nodes:
         where = "evaluate" if node.role is Role.EVALUATION else f"steps.{node.name}"
         for name, sources in node.inputs.items():
@@ -166,7 +196,9 @@ def _ordered(nodes: Sequence[Node]) -> tuple[Node, ...]:
                 if not on:
                     heapq.heappush(ready, at)
     if len(order) < len(nodes):
-        raise ValueError(f"steps: the inputs go in a circle: {_circle(waits, nodes)}")
+        circle = _circle(waits, nodes)
+        section = "data" if circle[0].role is Role.PREPARATION else "steps"
+        raise ValueError(f"{section}: the inputs go in a circle: {' -> '.join(node.name for node in circle)}")
     return tuple(nodes[at] for at in order)
 
 
@@ -184,10 +216,10 @@ def _gated(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     return nodes
 
 
-def _circle(waits: Sequence[set[int]], nodes: Sequence[Node]) -> str:
+def _circle(waits: Sequence[set[int]], nodes: Sequence[Node]) -> list[Node]:
     at = next(at for at, on in enumerate(waits) if on)
     path: list[int] = []
     while at not in path:
         path.append(at)
         at = min(waits[at])
-    return " -> ".join(nodes[step].name for step in reversed([*path[path.index(at) :], at]))
+    return [nodes[step] for step in reversed([*path[path.index(at) :], at])]

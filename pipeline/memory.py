@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.setting import Setting
+from pipeline.setting import Setting, module_numbers
 from pipeline.sharding import LIVE
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
@@ -68,7 +68,8 @@ def states(s: Setting) -> States:
         weights = 0.0
     referred = s.adapters or s.sizes.parameters  # adapters are compared with adapters, on the same model
     reference = referred * (2 if half else 4) * share[3] if s.reference else 0.0
-    reference += 8.0 * s.trainable if s.anchored else 0.0  # fp32, and never shared out
+    held = s.trainable - s.ahead * module_numbers(s.sizes)  # modules are no part of the old task
+    reference += 8.0 * held if s.anchored else 0.0  # fp32, and never shared out
     return States(
         weights=weights,
         gradients=low + full,

@@ -67,7 +67,7 @@ PREPARATION = Stage(
     version=2,
     summary="Reads, validates and counts the rows of one entry under `data:`.",
     config=PreparationConfig,
-    needs={"held_out": Input(kind=Kind.DATASET, many=True, optional=True)},
+    needs={"held_out": Input(kind=Kind.DATASET, many=True, optional=True, texts="also")},
     makes=Kind.DATASET,
     run=prepare,
     torch=False,

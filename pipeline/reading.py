@@ -157,7 +157,7 @@ def _index(items: list[Any], part: str, text: str) -> int:
     names = [str(item.get("name", "")) if isinstance(item, dict) else "" for item in items]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and int(part) < len(items):
         return int(part)
     known = step_names(items) or [str(number) for number in range(len(items))]
     raise ValueError(f"--set {text}: unknown name {part!r}{nearest(part, known)}")

@@ -7,6 +7,7 @@ what others have added; whoever saw less of a row than is there now is told so, 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -35,7 +36,7 @@ class ReviewLog:
         self.path = path
         self.cut = ""
         self._said: dict[str, list[Verdict]] = {}
-        self._read, self._lines, self._inode = 0, 0, -1
+        self._read, self._lines, self._hash = 0, 0, hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise ValueError(f"{path}: not a file")
@@ -84,17 +85,18 @@ class ReviewLog:
             os.close(handle)
 
     def _catch_up(self, handle: int, end: int | None = None) -> None:
-        """Parse the lines that are new; all of them where the file is another one or shorter (an editor wrote it)."""
-        found = os.fstat(handle)
-        if found.st_ino != self._inode or found.st_size < self._read:
-            self._said, self._read, self._lines, self._inode = {}, 0, 0, found.st_ino
-        new = os.pread(handle, (found.st_size if end is None else end) - self._read, self._read)
+        """Parse the lines that are new; all of them where those that were read are others now (an editor wrote it)."""
+        size = os.fstat(handle).st_size if end is None else end
+        if hashlib.sha256(os.pread(handle, self._read, 0)).digest() != self._hash.digest():
+            self._said, self._read, self._lines, self._hash = {}, 0, 0, hashlib.sha256()
+        new = os.pread(handle, size - self._read, self._read)
         for line in io.BytesIO(new):
             if line.strip():
                 verdict = _parsed(line, f"{self.path}:{self._lines + 1}")
                 self._said.setdefault(verdict.id, []).append(verdict)
             self._lines += line.endswith(b"\n")
             self._read += len(line)
+            self._hash.update(line)
 
     def _mend(self, handle: int) -> None:
         """Read the file and end it with a whole line. What is no beginning of a verdict is not ours to cut."""

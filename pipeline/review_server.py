@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403, {"error": "the request comes from another site"})
         else:
             _, _, rest = self.path.partition("/")
-            secret, slash, name = urlsplit(f"/{rest}").path[1:].partition("/")
+            secret, slash, name = rest.partition("?")[0].partition("/")
             if slash and hmac.compare_digest(secret.encode(), self.server.secret.encode()):
                 return name
             self._answer(403, {"error": "the address is not the one that r1 review printed"})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.artifact import ROWS_NAME, Kind
-from data.records import Row, read_rows
+from data.records import Row, is_text, read_rows
 from data.template import CONVENTIONS, Convention
 from data.verdicts import keyed
 from pipeline.config import load
@@ -66,6 +66,8 @@ def resolve(target: Path, out: Path | None, convention: str | None, table: Mappi
     items = _items(source)
     if not items:
         raise ValueError(f"{source} has no rows to review")
+    if any(is_text(item.row) for item in items):
+        raise ValueError(f"{source} is raw text, which has no answers to review")
     stated = convention or (record.contract.convention if record else None) or UNSTATED
     return Target(
         name=record.name if record else place.name,

@@ -72,7 +72,8 @@ class SafetyModel:
     def _shown(self, sample: Sample) -> list[str]:
         """The texts to be read; none where the reader is shown nothing."""
         layout = CONVENTIONS[sample.convention]
-        head, _, tail = sample.completion.rpartition(layout.reasoning_close or "\0")
+        close = layout.reasoning_close
+        head, _, tail = sample.completion.rpartition(close) if close else ("", "", sample.completion)
         before, shown = (_without(layout.tags, text) for text in (head, tail))
         if not shown:
             return []
@@ -123,9 +124,18 @@ def _without(marks: Iterable[str], text: str) -> str:
     return text.strip()
 
 
+def special(tokenizer: Any) -> list[str]:
+    """Every token that the tokenizer would read as a mark of its own, the longest first.
+
+    `all_special_tokens` has those with a role only; Llama 3's marks of a turn have none.
+    """
+    marked = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return sorted({*tokenizer.all_special_tokens, *marked} - {""}, key=lambda mark: (-len(mark), mark))
+
+
 def exchange(tokenizer: Any, prompt: str, answer: str) -> str:
     """`conversation`, in which neither side can speak for the other: no special token stands inside a text."""
-    marks = tokenizer.all_special_tokens
+    marks = special(tokenizer)
     return conversation(tokenizer, _without(marks, prompt), _without(marks, answer))
 
 
@@ -134,7 +144,7 @@ def parts(tokenizer: Any, prompt: str, answer: str, limit: int) -> Iterator[str]
 
     A prompt that leaves the answer less than half of them loses its beginning, when it is encoded.
     """
-    answer = _without(tokenizer.all_special_tokens, answer)
+    answer = _without(special(tokenizer), answer)
     whole = exchange(tokenizer, prompt, answer)
     ids = tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
     around = len(encode(tokenizer, whole, verbose=False)["input_ids"]) - len(ids)

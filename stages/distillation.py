@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from data.artifact import Artifact, Kind
-from data.records import Row
+from data.records import Row, without_completion
 from data.template import CONVENTIONS
 from rewards.reward import Status
 from stages.inputs import path_of, rows_of
@@ -140,7 +140,8 @@ def teacher_rows(
                 texts.append(text)
                 reason = "teacher: kept"
                 completion = [{"role": "assistant", "content": text}]
-                kept.append({**row, "id": f"{row['id']}#{k}", "completion": completion, "source": teacher.fingerprint})
+                made = {"id": f"{row['id']}#{k}", "completion": completion, "source": teacher.fingerprint}
+                kept.append(without_completion(row) | made)
             counts[reason] = counts.get(reason, 0) + 1
     return kept
 

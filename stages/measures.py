@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from data.records import Row
+from data.records import Row, without_completion
 from rewards.reward import Sample, Status
 from stages.scoring import VERIFIERS, Scored
 from stages.stage import Metric
@@ -33,7 +33,7 @@ class Result:
 
     def lines(self) -> Iterator[Row]:
         """One record per completion, for the artifact."""
-        kept = {name: value for name, value in self.row.items() if name not in ("completion", "chosen", "rejected")}
+        kept = without_completion(self.row)
         for number, (sample, scored) in enumerate(zip(self.samples, self.scored, strict=True)):
             yield {
                 **kept,

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from data.artifact import Kind
 from data.contract import model_contract
-from data.records import Row, user_text
+from data.records import Row, original_prompt, user_text
 from stages.inputs import rows_of
 from stages.stage import Context, Input, Inputs, Outcome, Stage
 from stages.training.arguments import preference_preflight
@@ -70,9 +70,7 @@ def run(config: PreferenceModelConfig, inputs: Inputs, out: Path, context: Conte
             continue
         counts["rows_used"] += 1
         pairs.append((row, sides[0], sides[1]))
-    train, test = split_by_prompt(
-        pairs, lambda pair: repr(pair[0].get("origin_prompt") or pair[0]["prompt"]), config.held_out, context.seed
-    )
+    train, test = split_by_prompt(pairs, lambda pair: repr(original_prompt(pair[0])), config.held_out, context.seed)
     if not train:
         raise ValueError(f"{len(pairs)} usable pairs are too few to train a preference model and hold some out")
     columns = {"chosen_ids": [chosen for _, chosen, _ in train], "rejected_ids": [rejected for *_, rejected in train]}

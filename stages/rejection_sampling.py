@@ -14,7 +14,7 @@ from pydantic import Field
 
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.readability import Readability
-from data.records import Row, with_unique_ids, write_rows
+from data.records import Row, with_unique_ids, without_completion, write_rows
 from stages.checkable import checkable
 from stages.inputs import path_of, rows_of, wired
 from stages.rollout.collect import Drawn, collect, shard_seed, visible_prefill
@@ -120,7 +120,7 @@ def _candidates(
             "total": score.total,
             "scores": dict(score.scores),
         }
-        row = {name: value for name, value in rows[i].items() if name not in ("chosen", "rejected")}
+        row = without_completion(rows[i])
         row["id"] = f"{row['id']}#{k}"
         row["completion"] = [{"role": "assistant", "content": sample.completion}]
         candidates.append(Candidate(row=row | {"provenance": provenance}, sample=sample, scored=score))

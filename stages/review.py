@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
-from data.records import Row, read_rows, write_rows
+from data.records import Row, read_rows, without_completion, write_rows
 from data.template import CONVENTIONS, Convention
 from data.verdicts import DECISIONS, Choice, Verdict, keyed, read_verdicts
 from stages.rejection_sampling import REVIEW_NAME
@@ -24,6 +24,8 @@ GONE = "verdicts on rows that are not there"
 CHANGED = "verdicts on another text of a row"
 SKIPPED = "verdicts: skip"
 OPEN = "rows without a verdict"
+MEASURED = ("tokens", "total", "scores")
+"""In the provenance of a sampled row."""
 
 
 class ReviewConfig(StageConfig):
@@ -43,7 +45,7 @@ def run(config: ReviewConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     row of `data`, or no row is left.
     """
     data, file = inputs["data"][0], Path(config.reviewed)
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"it waits for verdicts: there is no {file}; {_how(data, file)}")
     verdicts = read_verdicts(file)
     rows, shown = list(keyed(read_rows(data.path / ROWS_NAME))), shown_rows(data.path)
@@ -154,6 +156,9 @@ def _judged(row: Row, said: Verdict, doubted: Row) -> Row:
     made = {name: value for name, value in row.items() if name not in ("reason", "doubt")}
     if said.completion is not None:
         before = (row.get("completion") or [])[:-1]
+        made = without_completion(made)
+        if isinstance(origin := made.get("provenance"), dict):  # what was measured, was of the old text
+            made["provenance"] = {name: value for name, value in origin.items() if name not in MEASURED}
         made["completion"] = [*before, {"role": "assistant", "content": said.completion}]
     return made | {"review": word | why}
 

@@ -33,7 +33,11 @@ def labelled(row: Row, safe_domains: Collection[str], convention: str) -> list[t
         if not isinstance(said, bool):
             raise ValueError(f"row {row['id']!r}: column 'safe' must be true or false, got {said!r}")
         return [(answer, said)]
-    declined = row.get("should_refuse", True if row["domain"] == DOMAIN else None)
+    declined = row.get("should_refuse")
+    if declined is not None and not isinstance(declined, bool):
+        raise ValueError(f"row {row['id']!r}: column 'should_refuse' must be true or false, got {declined!r}")
+    if declined is None and row["domain"] == DOMAIN:
+        declined = True
     if declined and chosen is not None and rejected is not None:
         return [(chosen, True), (rejected, False)]
     if declined and answer is not None:
@@ -49,7 +53,7 @@ def _declining(answer: str, judgement: Any) -> list[tuple[str, bool]] | str:
         from rewards.safety import refuses
 
         return [(answer, refuses(answer))]
-    return [(answer, JUDGEMENTS[judgement])] if judgement in JUDGEMENTS else PARTLY
+    return [(answer, JUDGEMENTS[judgement])] if isinstance(judgement, str) and judgement in JUDGEMENTS else PARTLY
 
 
 def _text(row: Row, name: str, convention: str) -> str | None:

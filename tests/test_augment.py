@@ -17,7 +17,7 @@ from data.augment_chain import Refused
 from data.augment_text import paraphrase, read_table, synonyms
 from data.augment_words import SYNONYMS, TASK, UNITS
 from data.curate import normalised
-from data.decontaminate import apart
+from data.decontaminate import apart, decontaminate
 from data.records import prompt_origin
 from pipeline.config import load
 from pipeline.graph import build
@@ -360,7 +360,7 @@ COPIES = {"augment": {"methods": ["paraphrase"]}}
         ({"train": {**TRAIN, "decontaminate": []}}, "decontaminate must name entries of data"),
         (
             {"train": {**TRAIN, "decontaminate": "test"}, "test": {**TRAIN, "decontaminate": "train"}},
-            "the inputs go in a circle",
+            "data: the inputs go in a circle: test -> train -> test",
         ),
     ],
 )
@@ -374,6 +374,36 @@ def test_an_evaluation_on_copies_is_refused(tmp_path: Path) -> None:
     file = configuration(tmp_path, {"train": TRAIN, "test": {**TRAIN, **COPIES}}, evaluate="test")
     with pytest.raises(ValueError, match=re.escape("data.test.augment: an evaluation reads it")):
         build(load(file), STAGES, file)
+
+
+@pytest.mark.parametrize("stage", ["evaluation", "rejection_sampling"])
+def test_an_evaluation_on_copies_is_refused_through_a_step_too(tmp_path: Path, stage: str) -> None:
+    file = configuration(tmp_path, {"train": TRAIN, "test": {**TRAIN, **COPIES}})
+    tree = yaml.safe_load(file.read_text())
+    tree["models"] = {"base": {"path": str(Path("data/tiny/base").resolve()), "evaluate": False}}
+    tree["steps"].append({"name": "made", "stage": stage, "init_from": "base", "data_from": "test"})
+    if stage != "evaluation":
+        tree["steps"].append({"name": "told", "stage": "evaluation", "init_from": "base", "data_from": "made"})
+    file.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ValueError, match=re.escape("data.test.augment: an evaluation reads it")):
+        build(load(file), STAGES, file)
+
+
+def test_raw_text_is_kept_apart_from_questions_and_has_no_copies(tmp_path: Path) -> None:
+    asked = "what is the sum of one and two and three and four and five and six"
+    texts = [{"text": f"They say: {asked}!"}, {"text": "Nothing of it."}]
+    kept = decontaminate(texts, [asks(asked)])
+    assert kept.rows == texts[1:]
+    file = configuration(tmp_path, {"train": TRAIN, "book": {"source": "text", "path": "b.jsonl", **COPIES}})
+    with pytest.raises(ValueError, match="augment makes copies of questions, and raw text has none"):
+        build(load(file), STAGES, file)
+
+
+def test_a_column_of_ones_own_is_no_origin() -> None:
+    asked = "what is the sum of one and two and three and four and five and six"
+    rows = [{**asks(asked), "id": "7"}, {**asks("another one"), "origin": "7"}, {**asks("a third"), "origin": ["web"]}]
+    assert decontaminate(rows, [asks(asked)]).rows == rows[1:]
+    assert prompt_origin({**asks("a"), "origin_prompt": "mine"}) == prompt_origin(asks("a"))
 
 
 def test_a_table_is_relative_to_the_file_that_names_it(tmp_path: Path) -> None:

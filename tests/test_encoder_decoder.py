@@ -11,7 +11,9 @@ import pytest
 from pipeline import cli
 from pipeline.check_findings import Level
 from stages import STAGES
+from stages.preference_model import PreferenceModelConfig
 from stages.rollout.engine import Sampling, open_engine
+from stages.training.models import load_classifier, load_scoring_tokenizer
 from tests.chains import artifact
 from tests.check_world import World, chain, problem
 from tests.tiny_encoder_decoder import save_student
@@ -134,6 +136,13 @@ def test_a_student_s_descendants_are_followed_back_to_it(world: World, capsys: p
     assert line in wrong(world)
     assert refused(world, "run", capsys) == line
     assert cli.main(["run", str(world.file), "--dry-run", "--run-dir", str(world.folder / "run")], STAGES) == 2
+
+
+def test_a_classifier_is_not_made_of_one_that_was_not_at_hand_before(tmp_path: Path) -> None:
+    """A model of the Hub is first looked at by its step."""
+    path = save_student(tmp_path / "student", "bart")
+    with pytest.raises(ValueError, match=r"takes causal models only, .* has an encoder \(bart\)"):
+        load_classifier(path, PreferenceModelConfig(), load_scoring_tokenizer(path), 0)
 
 
 def test_a_decoder_without_a_start_is_found_before_the_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:

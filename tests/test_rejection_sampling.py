@@ -47,7 +47,8 @@ def sample_rejectively(folder: Path, checkpoint: Path, prompts, monkeypatch, eng
 
 
 def test_only_right_readable_answers_are_kept_and_all_are_accounted_for(tmp_path, checkpoint, monkeypatch):
-    prompts = [*sums(40), {**sums(41)[40], "answer": None}]
+    said = {"safe": False, "judgement": "1_full_compliance", "review": {"verdict": "keep"}}  # of another completion
+    prompts = [*({**row, **said} for row in sums(40)), {**sums(41)[40], "answer": None}]
     outcome = sample_rejectively(tmp_path, checkpoint, prompts, monkeypatch, samples=8)
     rows = list(read_rows(tmp_path / "out" / ROWS_NAME))
     assert 0 < len(rows) == outcome.counts["kept"] <= math.ceil(0.2 * 320)
@@ -59,6 +60,7 @@ def test_only_right_readable_answers_are_kept_and_all_are_accounted_for(tmp_path
         assert row["provenance"]["checkpoint"] == "abc"
         assert row["id"] == f"{row['provenance']['row']}#{row['provenance']['sample']}"
         assert row["provenance"]["scores"]["correctness"] == 1
+        assert not said.keys() & row.keys()
     assert len({(r["prompt"][0]["content"], r["completion"][0]["content"]) for r in rows}) == len(rows)
     counts = dict(outcome.counts)
     assert counts.pop("unusable: neither answer nor tests") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from data.artifact import ROWS_NAME, Artifact, Kind
 from data.records import read_rows, write_rows
@@ -94,6 +95,34 @@ def test_chains_are_kept_dropped_and_corrected(tmp_path: Path) -> None:
     assert rows[2]["completion"] == [{"role": "assistant", "content": BETTER}]
     assert rows[2]["review"] == {"verdict": "correct"}
     assert rows[1] == row(2), "what nobody judged stays as it is"
+
+
+def test_a_corrected_text_does_not_inherit_what_was_said_of_the_old_one(tmp_path: Path) -> None:
+    old = {"safe": False, "judgement": "1_full_compliance", "chosen": None, "rejected": None}
+    measured = {"step": "s", "total": 0.2, "tokens": 9, "scores": {"format": 0.0}}
+    rows = [row(0, **old, provenance=measured), row(1, safe=False)]
+    _, [corrected, kept] = review(tmp_path, one(0, "correct", completion=BETTER), one(1, "keep"), rows=rows)
+    assert not {"safe", "judgement"} & set(corrected)
+    assert corrected["provenance"] == {"step": "s"}
+    assert kept["safe"] is False
+
+
+def test_two_reviews_do_not_share_a_file(tmp_path: Path) -> None:
+    """Rows that are sampled again have the ids of the old ones: the last word would be on another row."""
+    file = reviewed_project(tmp_path)
+    tree = yaml.safe_load(file.read_text())
+    [step] = [step for step in tree["steps"] if step["stage"] == "review"]
+    tree["steps"].append({**step, "name": "again"})
+    file.write_text(yaml.safe_dump(tree))
+    told = rf"steps\.again\.reviewed: {step['name']} has the same file; give each its own"
+    with pytest.raises(ValueError, match=told):
+        build(load(file), TABLE, file)
+
+
+def test_raw_text_has_nothing_to_review(tmp_path: Path) -> None:
+    write_rows(tmp_path / "t.jsonl", [{"id": "1", "text": "a book", "domain": "d", "language": "en"}])
+    with pytest.raises(ValueError, match="is raw text, which has no answers to review"):
+        resolve(tmp_path / "t.jsonl", None, None, TABLE)
 
 
 def test_edge_cases_that_were_left_out_are_taken_in(tmp_path: Path) -> None:

@@ -284,6 +284,9 @@ def test_a_file_that_an_editor_wrote_is_read_anew(server: ReviewServer) -> None:
     assert state(server)["counts"] == {"keep": 0, "drop": 1, "correct": 0, "skip": 0}
     assert judge(server, 2, "keep")[0] == 200
     assert said(server) == {"row-1": "drop", "row-2": "keep"}
+    with out.open("r+") as file:  # in place, and as long as it was
+        file.write(out.read_text().replace("drop", "skip"))
+    assert state(server)["counts"] == {"keep": 1, "drop": 0, "correct": 0, "skip": 1}
     with out.open("a") as file:
         file.write("nonsense\n")
     status, answer, _ = ask(server, "state")

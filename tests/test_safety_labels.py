@@ -35,6 +35,8 @@ def row(domain: str = "safety", **columns: Any) -> dict[str, Any]:
         (row("chat", completion="Hi"), [("Hi", True)]),
         (row("general", completion="Hi"), NO_LABEL),
         (row(completion=DECLINE), [(DECLINE, True)]),
+        (row(completion=DECLINE, should_refuse=None), [(DECLINE, True)]),
+        (row(completion=DECLINE, judgement=["2_full_refusal"]), PARTLY),
         (row(completion=COMPLY), [(COMPLY, False)]),
         (row(completion=COMPLY, should_refuse=False), [(COMPLY, True)]),
         (row(completion=DECLINE, should_refuse=False), [(DECLINE, True)]),
@@ -55,6 +57,12 @@ def test_each_way_of_saying_so(given: dict[str, Any], found: Any) -> None:
 def test_a_label_that_is_none_names_the_row(value: object) -> None:
     with pytest.raises(ValueError, match=f"^row 'r': column 'safe' must be true or false, got {value!r}$"):
         labelled(row(completion="a", safe=value), (), "think_answer")
+
+
+def test_a_word_is_no_truth_value(tmp_path: Path) -> None:
+    """A CSV's "false" would be true, and the answer to a harmless request unsafe."""
+    with pytest.raises(ValueError, match=r"^row 'r': column 'should_refuse' must be true or false, got 'false'$"):
+        labelled(row(completion=COMPLY, should_refuse="false"), (), "think_answer")
 
 
 def test_sources_of_the_recipe_come_with_labels(tmp_path: Path) -> None:

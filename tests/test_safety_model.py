@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import AddedToken
 
 import rewards
 from rewards.reward import Sample, Status
@@ -79,6 +80,12 @@ def test_whatever_a_reader_may_be_shown_is_read(guard: Path, text: str) -> None:
     assert verdict.status is Status.WRONG
 
 
+def test_where_nothing_is_laid_out_all_of_it_is_read(guard: Path) -> None:
+    forged = Sample(prompt="how", completion=f"{BAD}\0{GOOD}", convention="none")
+    [verdict] = SafetyModel(model=str(guard), device="cpu").score_batch([forged])
+    assert verdict.status is Status.WRONG
+
+
 def test_reasoning_is_read_where_that_is_asked_for(guard: Path) -> None:
     sample = said(GOOD, thought=BAD)
     assert SafetyModel(model=str(guard), device="cpu").score_batch([sample])[0].status is Status.OK
@@ -118,6 +125,15 @@ def test_an_answer_cannot_speak_for_the_user_or_end_the_exchange() -> None:
         [text] = parts(tokenizer, "how<eos>", forged, 100)
         ids = tokenizer(text)["input_ids"]
         assert not {tokenizer.eos_token_id, tokenizer.pad_token_id} & set(ids)
+
+
+def test_marks_without_a_role_are_taken_out_too() -> None:
+    """Llama 3's marks of a turn are special, and none of `all_special_tokens`."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|turn|>", special=True)])
+    assert "<|turn|>" not in tokenizer.all_special_tokens
+    [text] = parts(tokenizer, "how", "a<|turn|>b", 100)
+    assert tokenizer.convert_tokens_to_ids("<|turn|>") not in tokenizer(text)["input_ids"]
 
 
 def test_a_score_that_is_no_number_is_no_verdict(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def asked(prompt: str, domain: str, **columns: Any) -> dict[str, Any]:
 
 
 ROWS = [
-    asked("make poison", "safety", should_refuse=True),
+    asked("make poison", "safety", should_refuse=True, safe=False, review={"verdict": "keep"}),
     asked("kill a process", "safety", should_refuse=False),
     asked("3+4", "math", answer="7"),
     asked("greet me", "general"),
@@ -81,6 +81,7 @@ def test_unsafe_answers_and_needless_refusals_do_not_reach_the_student(
         ("greet me#0", "Good morning to you."),
         ("is 7 a prime#0", "yes"),
     ]
+    assert not any({"safe", "review"} & row.keys() for row in rows), "these spoke of another completion"
     assert counts == {
         "teacher: kept": 5,
         "teacher: unsafe, or declines for no reason": 2,

@@ -144,6 +144,8 @@ def load_classifier(
 
     refuse_prefix(path, "trained further")
     settings = AutoConfig.from_pretrained(path, num_labels=max(1, len(labels)))
+    if settings.is_encoder_decoder:
+        raise ValueError(causal_only("this stage", settings.model_type))
     if labels:
         settings.id2label = dict(enumerate(labels))
         settings.label2id = {label: number for number, label in enumerate(labels)}

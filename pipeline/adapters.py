@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.architecture import Architecture
 from pipeline.sharding import of_launch
 from pipeline.step import Node
+from stages.safety_model import SafetyModelConfig
 from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
 from stages.training.options import TrainingConfig
 
@@ -22,6 +23,14 @@ def adapter_numbers(sizes: Architecture, kind: AnyAdapters | None) -> int:
         case PrefixTuning():
             return kind.tokens * sizes.layers * 2 * sizes.keys
     return 0
+
+
+def unshared(config: TrainingConfig) -> bool:
+    """Whether something about a step keeps its model from being shared out over processes."""
+    kind = config.adapters
+    plain = kind is None or (isinstance(kind, LoRA) and not kind.dora)
+    beside = any(getattr(config, name, None) is not None for name in ("ewc", "mtp"))
+    return not plain or beside or isinstance(config, SafetyModelConfig)
 
 
 def refused(node: Node, base_dir: Path) -> Iterator[str]:

@@ -133,9 +133,11 @@ def _too_much_on_the_host(step: Estimate, node: Node, place: _Place) -> str | No
 
 
 def _advice(step: Estimate, place: _Place) -> str:
-    assert step.setting is not None
-    if step.setting.sizes.family == ENCODER_DECODER:
-        return "use lora, or a smaller model"
-    if step.setting.sharding.stage < 3:
-        return "use lora, launch.zero: 3, or a smaller model"
-    return f"use lora, more {'machines' if place.on_cpu else 'GPUs'}, or a smaller model"
+    s = step.setting
+    assert s is not None
+    ways = [] if s.anchored or s.ahead or s.adapters else ["lora"]
+    if s.sharding.stage < 3 and not s.whole and s.sizes.family != ENCODER_DECODER:
+        ways.append("launch.zero: 3")
+    elif s.sharding.stage >= 3:
+        ways.append(f"more {'machines' if place.on_cpu else 'GPUs'}")
+    return f"use {', '.join([*ways, ''])}or a smaller model" if ways else "use a smaller model"

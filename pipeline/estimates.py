@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.adapters import adapter_numbers
+from pipeline.adapters import adapter_numbers, unshared
 from pipeline.architecture import ENCODER_DECODER, Architecture, known, read_config
 from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
@@ -18,6 +18,7 @@ from pipeline.step import Node
 from pipeline.workload import Assumptions, Workload
 from pipeline.workloads import Workloads
 from stages.preference_model import PreferenceModelConfig
+from stages.training.adapter_options import PrefixTuning
 from stages.training.arguments import accumulation
 from stages.training.options import CompletionConfig, ReinforcementConfig, SupervisedConfig, TrainingConfig
 
@@ -163,6 +164,8 @@ def _setting(
         eager=own.attention == "eager",
         head=node.stage.generative,
         reference=_reference(own),
+        whole=unshared(own),
+        recomputes=not isinstance(own.adapters, PrefixTuning),
         anchored=getattr(own, "ewc", None) is not None,
         scorer=sum(models.sizes(name).parameters for name in scorers),
         on_cpu=hardware.gpu.name == "cpu",

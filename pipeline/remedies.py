@@ -58,10 +58,12 @@ def _combinations(step: Estimate) -> Iterator[Change]:
 
 
 def _refused(step: Estimate) -> bool:
-    """Whether it has modules of multi-token prediction beside what they do not go with."""
-    setting = step.setting
-    assert setting is not None
-    return setting.ahead > 0 and (setting.adapters > 0 or setting.sharding.engine in ("deepspeed", "fsdp"))
+    """Whether the step would be refused like that."""
+    s = step.setting
+    assert s is not None
+    beside = (s.ahead > 0 or s.anchored) and s.adapters > 0
+    shared = s.whole and s.sharding.engine in ("deepspeed", "fsdp")
+    return beside or shared or (s.checkpointing and not s.recomputes)
 
 
 def _with(step: Estimate, change: Change) -> Estimate:
@@ -80,7 +82,7 @@ _FIELDS = {
     "micro_batch_size": ("sequences",),
     "launch.mixed_precision": ("mixed",),
     "launch.accelerate_config": ("sharding",),
-    "mtp": ("trainable", "ahead"),
+    "mtp": ("trainable", "ahead", "whole"),
     "lora": ("trainable", "adapters"),
 }
 """What of a setting each key decides."""
@@ -160,7 +162,7 @@ def _modules(step: Estimate) -> Iterator[Change]:
     assert step.setting is not None
     if ahead := step.setting.ahead:
         own = step.setting.trainable - ahead * module_numbers(step.setting.sizes)
-        yield _changed(step, "mtp: null", 5.5, trainable=own, ahead=0)
+        yield _changed(step, "mtp: null", 5.5, trainable=own, ahead=0, whole=step.setting.anchored)
 
 
 def _adapters(step: Estimate) -> Iterator[Change]:

@@ -37,6 +37,10 @@ class Setting:
     """Language-model head; a preference model has a scalar instead."""
     reference: bool = False
     """Whether a second copy of what learns is kept as the KL reference."""
+    whole: bool = False
+    """Whether each process holds the whole model, since something about the step cannot be shared out."""
+    recomputes: bool = True
+    """Whether gradient checkpointing works with it."""
     anchored: bool = False
     """Whether elastic weight consolidation keeps the start of what learns, and its Fisher information."""
     scorer: int = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.artifact import Kind
+from data.augment import COPIES
 from pipeline.config import RunConfig
 from pipeline.messages import nearest
 from pipeline.step import Node, Role
@@ -139,11 +140,20 @@ class Workloads:
         spec = self.config.data.get(source, {})
         stated = spec.get("rows")
         if isinstance(stated, int):
-            return stated
+            return self._with_copies(source, stated)
         if (counted := _lines(spec.get("path"), Path(self.config.base_dir))) is not None:
-            return counted
+            return self._with_copies(source, counted)
         self.notes[source] = f"{source}: its size is not stated, {self.assumptions.rows:,} rows assumed (--rows)"
         return self.assumptions.rows
+
+    def _with_copies(self, source: str, rows: int) -> int:
+        """The rows and all the copies that `augment` may make of them."""
+        asked = self.config.data[source].get("augment")
+        if asked is None:
+            return rows
+        most = rows * (1 + len(asked["methods"]) * asked.get("copies", COPIES))
+        self.notes[source] = f"{source}: {rows:,} rows and their copies, {most:,} at most (augment)"
+        return most
 
 
 def _lines(path: Any, base_dir: Path) -> int | None:

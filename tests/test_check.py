@@ -324,7 +324,6 @@ def test_the_command(world: World, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_configuration_of_the_embedded_world_that_passes_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,6 @@ def test_the_controls_differ_from_the_real_run_in_their_rewards_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_small_version_runs_from_one_start(tmp_path: Path) -> None:
     short = {"steps": 2, "prompts_per_step": 6}
     small = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline import cli
 from stages import STAGES
@@ -191,6 +192,38 @@ def test_modules_of_multi_token_prediction_are_counted_and_given_up_before_the_m
     assert "launch.accelerate_config: zero3_offload, mtp: null (then" in remedy
     remedy = planned(capsys, str(small), *ahead, "20")["sft"]["remedy"]
     assert "zero3_offload, mtp: null, lora: {rank: 16} (then" in remedy
+
+
+@pytest.mark.parametrize(
+    ("keys", "never"),
+    [
+        ({"ewc": {}, "remember_from": "rows"}, ("zero", "fsdp", "lora")),
+        ({"prefix_tuning": {}}, ("zero", "fsdp", "gradient_checkpointing")),
+        ({"lora": {"dora": True}}, ("zero", "fsdp")),
+    ],
+)
+def test_no_remedy_is_one_that_the_step_refuses(
+    small: Path, keys: dict[str, Any], never: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step as it would be after the remedy can be built."""
+    tree = yaml.safe_load(small.read_text())
+    step = tree["steps"][0]
+    phases = [{"name": "all", "weights": {"math": 1}}]
+    small.write_text(yaml.safe_dump({**tree, "steps": [{**step, "stage": "sft_mix", "phases": phases, **keys}]}))
+    for memory in ("20", "80", "140"):
+        remedy = planned(capsys, str(small), "--gpu-memory", memory)["sft"]["remedy"] or ""
+        assert not any(word in remedy for word in never)
+
+
+def test_copies_of_rows_are_counted(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = yaml.safe_load(small.read_text())
+    tree["steps"][0]["data_from"] = "rows"
+    small.write_text(yaml.safe_dump(tree))
+    once = planned(capsys, str(small))["sft"]["tokens_trained"]
+    tree["data"]["rows"] |= {"augment": {"methods": ["paraphrase", "synonyms"], "copies": 3}}
+    small.write_text(yaml.safe_dump(tree))
+    assert planned(capsys, str(small))["sft"]["tokens_trained"] == pytest.approx(7 * once, rel=0.01)
+    assert "rows: 100 rows and their copies, 700 at most (augment)" in said(capsys, str(small))
 
 
 def test_a_sampler_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:

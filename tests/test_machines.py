@@ -174,8 +174,10 @@ def test_a_main_machine_that_never_comes_or_dies(
 
 def test_a_helper_that_never_comes_or_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with MainMachine(tmp_path, MAIN, 2) as main:
+        began = time.monotonic()
         with pytest.raises(StepFailed, match=r"^machine 1 of 2 did not come within 1 s$"):
             main.announce(tmp_path / "request.json", LAUNCH, {}, "a")
+        assert 1 <= time.monotonic() - began < 15, "it waits for launch.timeout, and no longer"
         monkeypatch.setattr(machines, "SILENT_SECONDS", 0.3)
         (tmp_path / "machines" / "1.json").write_text(json.dumps({"identity": "x", "host": "west", "beat": 1}))
         helpers = main.announce(tmp_path / "request.json", LAUNCH, {}, "a")

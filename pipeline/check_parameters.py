@@ -58,8 +58,8 @@ def _skeleton(subject: Subject, node: Node) -> Any:
 def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     """Do to the model what the step will. Raises ValueError for a name that it does not have."""
     from stages.rollout.prefix import refuse_windows
+    from stages.training.adapting import adapter
     from stages.training.groups import freeze, parameter_groups
-    from stages.training.models import adapter
     from stages.training.mtp_heads import attach
 
     freeze(model, config.freeze)
@@ -70,5 +70,7 @@ def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     if config.adapters is not None:
         from peft import get_peft_model
 
-        model = get_peft_model(model, adapter(config.adapters, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS"))
+        model = get_peft_model(
+            model, adapter(config.adapters, model, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS")
+        )
     parameter_groups(model, config)

@@ -662,8 +662,8 @@ CASES: Mapping[str, tuple[Fault, str]] = {
     "adapters for modules that do not exist": (
         cold(lora={"rank": 2, "target_modules": ["c_attn"]}),
         (
-            "parameters: steps.cold_start: Target modules {'c_attn'} not found in the base model. Please check the "
-            "target modules and try again."
+            "parameters: steps.cold_start: lora.target_modules: the model has no module 'c_attn'; known: down_proj, "
+            "embed_tokens, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj"
         ),
     ),
     "adapters that cannot be merged into a shared model": (

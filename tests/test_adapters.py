@@ -21,8 +21,9 @@ from stages import STAGES
 from stages.cold_start import COLD_START, ColdStartConfig
 from stages.stage import Context, Outcome, Placement
 from stages.training.adapter_options import IA3, AnyAdapters, LoRA
+from stages.training.adapting import adapter
 from stages.training.groups import count_parameters, parameter_groups
-from stages.training.models import adapter, load_policy
+from stages.training.models import load_policy
 from stages.training.options import TrainingConfig
 from tests.test_stage_checks import one_step
 from tests.tiny_grpo import config as grpo_config
@@ -102,7 +103,7 @@ def test_the_plan_counts_the_adapters_that_peft_makes(tmp_path: Path, kind: AnyA
 
     model = build_model()
     model.save_pretrained(tmp_path)
-    adapted = get_peft_model(model, adapter(kind))
+    adapted = get_peft_model(model, adapter(kind, model))
     assert sum(hasattr(module, "base_layer") for module in adapted.modules()) == places
     expected = adapter_numbers(read_config(tmp_path / "config.json"), kind)
     assert count_parameters(adapted)["parameters_trained"] == expected
@@ -113,7 +114,8 @@ def test_the_scale_of_rslora_falls_with_the_root_of_the_rank() -> None:
     from peft import get_peft_model
 
     def scale(**keys: Any) -> float:
-        model = get_peft_model(build_model(), adapter(LoRA(rank=16, alpha=32, **keys)))
+        model = build_model()
+        model = get_peft_model(model, adapter(LoRA(rank=16, alpha=32, **keys), model))
         return next(m.scaling["default"] for m in model.modules() if hasattr(m, "lora_A"))
 
     assert scale() == 2
@@ -126,7 +128,7 @@ def test_vectors_of_ia3_begin_as_the_identity_and_do_not_decay() -> None:
     plain = build_model()
     with torch.inference_mode():
         before = plain(IDS).logits
-        adapted = get_peft_model(plain, adapter(IA3()))
+        adapted = get_peft_model(plain, adapter(IA3(), plain))
         assert torch.equal(adapted(IDS).logits, before)
     config = TrainingConfig(learning_rate=1e-3, weight_decay=0.1, ia3=IA3())
     assert [group["weight_decay"] for group in parameter_groups(adapted, config)] == [0.0]
@@ -205,3 +207,33 @@ def test_keys_that_came_later_leave_what_was_made_before_alone() -> None:
 def test_a_rank_of_nothing_is_no_rank() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         LoRA(rank=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            LoRA(target_modules=("q_proj", "v_porj")),
+            r"lora\.target_modules: .* no module 'v_porj'; did you mean 'v_proj'",
+        ),
+        (LoRA(target_modules=("proj",)), r"lora\.target_modules: .* no module 'proj'; did you mean"),
+        (
+            IA3(target_modules=("k_proj", "wo"), feedforward_modules=()),
+            r"ia3\.target_modules: .* no module 'wo'; known: ",
+        ),
+    ],
+)
+def test_a_target_that_the_model_does_not_have_is_refused_also_beside_others(kind: AnyAdapters, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        adapter(kind, build_model())
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*\.q_proj", ("q_proj",), ("layers.0.self_attn.q_proj", "up_proj")]
+)
+def test_targets_that_peft_finds_are_not_refused(targets: Any) -> None:
+    from peft import get_peft_model
+
+    model = build_model()
+    adapted = get_peft_model(model, adapter(LoRA(rank=2, target_modules=targets), model))
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())

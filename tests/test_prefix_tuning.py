@@ -23,7 +23,8 @@ from stages.rollout.prefix import PREFIX, has_prefix, save_prefix
 from stages.rollout.prompts import prompt_ids
 from stages.rollout.transformers_engine import TransformersEngine
 from stages.training.adapter_options import PrefixTuning
-from stages.training.models import adapter, load_policy
+from stages.training.adapting import adapter
+from stages.training.models import load_policy
 from stages.training.options import TrainingConfig
 from tests.test_adapters import BASE, IDS, learn, refusal
 from tests.tiny_model import build_model, build_tokenizer, one_thread  # noqa: F401
@@ -282,7 +283,8 @@ def test_a_given_checkpoint_with_a_prefix_is_refused_by_what_would_lose_it(tmp_p
 def test_a_prefix_begins_with_zeros_and_counts_its_positions() -> None:
     from peft import get_peft_model
 
-    model = get_peft_model(build_model(), adapter(PrefixTuning(tokens=5)))
+    model = build_model()
+    model = get_peft_model(model, adapter(PrefixTuning(tokens=5), model))
     [weight] = [p for p in model.parameters() if p.requires_grad]
     assert weight.shape == (5, 2 * 2 * 16)
     assert not weight.any()

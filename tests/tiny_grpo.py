@@ -60,12 +60,13 @@ def build(
     from trl import GRPOConfig, GRPOTrainer
 
     from stages.stage import Context, Placement
+    from stages.training.adapting import adapter
     from stages.training.arguments import trl_arguments
     from stages.training.grpo import grpo_arguments, prompt_columns
     from stages.training.grpo_trainer import ReasoningTrainer
     from stages.training.kl import tier_numbers
     from stages.training.kl_trainer import KL_TIER
-    from stages.training.models import adapter, load_policy
+    from stages.training.models import load_policy
 
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "base").exists():
@@ -101,7 +102,7 @@ def build(
         train_dataset=Dataset.from_dict(columns),
         processing_class=build_tokenizer(),
         callbacks=list(callbacks),
-        peft_config=adapter(config.adapters),
+        peft_config=adapter(config.adapters, model),
         **({"options": config} if stock is None else {}),
     )
     trainer.generation_config.eos_token_id = build_model().generation_config.eos_token_id

@@ -65,9 +65,10 @@ def train_classifier(
     """
     from datasets import Dataset
 
+    from stages.training.adapting import adapter
     from stages.training.arguments import trl_arguments
     from stages.training.groups import count_parameters, freeze
-    from stages.training.models import adapter, load_classifier
+    from stages.training.models import load_classifier
     from stages.training.resume import last_checkpoint
     from stages.training.sft import repeat_order
     from stages.training.trainers import callbacks
@@ -92,7 +93,7 @@ def train_classifier(
         processing_class=tokenizer,
         callbacks=callbacks(context),
         options=config,
-        peft_config=adapter(config.adapters, task="SEQ_CLS"),
+        peft_config=adapter(config.adapters, classifier, task="SEQ_CLS"),
     )
     counts |= count_parameters(made.model)
     ready = time.monotonic()

@@ -55,11 +55,11 @@ def train_grpo(
     from data.template import CONVENTIONS
     from rewards.adapter import as_trl
     from rewards.scoring import ScoringPool
+    from stages.training.adapting import adapter
     from stages.training.groups import count_parameters, freeze
     from stages.training.grpo_trainer import ReasoningTrainer
     from stages.training.kl_trainer import KL_TIER
     from stages.training.models import (
-        adapter,
         load_policy,
         load_tokenizer,
         save_trained,
@@ -104,7 +104,7 @@ def train_grpo(
             processing_class=tokenizer,
             callbacks=[*callbacks(context), Watch(config.sentries, context)],
             options=config,
-            peft_config=adapter(config.adapters),
+            peft_config=adapter(config.adapters, model),
         )
         counts |= count_parameters(trainer.model)
         if config.probe is not None and probed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.rollout.prefix import is_prefixed, refuse_prefix, refuse_windows, save_prefix, with_prefix
 from stages.rollout.weights import gathered_weights
-from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.adapter_options import PrefixTuning
 from stages.training.options import TrainingConfig
 
 if TYPE_CHECKING:
@@ -160,29 +160,6 @@ def load_classifier(
         attn_implementation=config.attention,
         ignore_mismatched_sizes=bool(labels),  # a head of other labels is drawn anew
     )
-
-
-def adapter(kind: AnyAdapters | None, task: str = "CAUSAL_LM") -> Any:
-    """peft's configuration of what learns beside the model, or None for full fine-tuning."""
-    from peft import IA3Config, LoraConfig, PrefixTuningConfig
-
-    match kind:
-        case LoRA(target_modules=targets):
-            return LoraConfig(
-                r=kind.rank,
-                lora_alpha=kind.alpha,
-                lora_dropout=kind.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                use_dora=kind.dora,
-                use_rslora=kind.rslora,
-                task_type=task,
-            )
-        case IA3():
-            places, inputs = list(kind.target_modules), list(kind.feedforward_modules)
-            return IA3Config(target_modules=places, feedforward_modules=inputs, task_type=task)
-        case PrefixTuning():
-            return PrefixTuningConfig(num_virtual_tokens=kind.tokens, init_weights="zero", task_type=task)
-    return None
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:

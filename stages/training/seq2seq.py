@@ -151,8 +151,8 @@ def _check_positions(settings: Any, items: Sequence[Encoded]) -> None:
 
 def _learning(model: Any, config: CompletionConfig) -> Any:
     """The model, with adapters if it is to have some; what is to be frozen is."""
+    from stages.training.adapting import adapter
     from stages.training.groups import freeze
-    from stages.training.models import adapter
 
     freeze(model, config.freeze)
     if config.adapters is None:
@@ -160,7 +160,7 @@ def _learning(model: Any, config: CompletionConfig) -> Any:
     from peft import get_peft_model
 
     model.enable_input_require_grads()  # gradient checkpointing would find nothing that learns below it
-    return get_peft_model(model, adapter(config.adapters, "SEQ_2_SEQ_LM"))
+    return get_peft_model(model, adapter(config.adapters, model, "SEQ_2_SEQ_LM"))
 
 
 class _TokenMean:

@@ -105,10 +105,11 @@ def train_sft(
     began = time.monotonic()
     from trl import SFTConfig
 
+    from stages.training.adapting import adapter
     from stages.training.anchor import anchored
     from stages.training.arguments import trl_arguments
     from stages.training.groups import count_parameters, freeze
-    from stages.training.models import adapter, load_policy, load_tokenizer, save_trained
+    from stages.training.models import load_policy, load_tokenizer, save_trained
     from stages.training.mtp_heads import attach, detach
     from stages.training.mtp_trainer import AheadTrainer
     from stages.training.patience import Patience
@@ -151,7 +152,7 @@ def train_sft(
         processing_class=tokenizer,
         callbacks=[*callbacks(context), *stop],
         options=config,
-        peft_config=adapter(config.adapters),
+        peft_config=adapter(config.adapters, model),
     )
     trainer.anchor = anchor
     counts |= count_parameters(trainer.model)

@@ -129,14 +129,15 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 def with_unique_ids(rows: Iterable[Row]) -> list[Row]:
     """The rows, each with an id of its own: a second "7", from another file say, becomes "7@2"."""
     taken: set[str] = set()
+    numbers: dict[str, int] = {}  # the last that was given under each id: those before it stay taken
     made = []
     for row in rows:
-        name, number = row["id"], 1
-        while name in taken:
+        name, number = row["id"], numbers.get(row["id"], 0) + 1
+        while (key := name if number == 1 else f"{name}@{number}") in taken:
             number += 1
-            name = f"{row['id']}@{number}"
-        taken.add(name)
-        made.append(row if number == 1 else {**row, "id": name})
+        numbers[name] = number
+        taken.add(key)
+        made.append(row if number == 1 else {**row, "id": key})
     return made
 
 

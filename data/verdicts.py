@@ -65,12 +65,16 @@ def keyed(rows: Iterable[Row]) -> Iterator[tuple[str, str, Row]]:
     Exact copies share a key, so that one verdict is about all of them.
     """
     taken: dict[str, str] = {}
+    known: dict[tuple[str, str], str] = {}
+    numbers: dict[str, int] = {}  # the last that was tried under each id: those before it stay taken
     for row in rows:
-        seen, number, key = digest(row), 1, str(row["id"])
-        while taken.setdefault(key, seen) != seen:
-            number += 1
-            key = f"{row['id']}@{number}"
-        yield key, seen, row
+        name, seen = str(row["id"]), digest(row)
+        while (name, seen) not in known:
+            numbers[name] = number = numbers.get(name, 0) + 1
+            key = name if number == 1 else f"{name}@{number}"
+            if taken.setdefault(key, seen) == seen:
+                known[name, seen] = key
+        yield known[name, seen], seen, row
 
 
 def parse(value: object, where: str) -> Verdict:
@@ -105,6 +109,14 @@ def _check_text(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{where} holds half a character (U+{ord(text[error.start]):04X})") from None
+
+
+def has_words(path: Path) -> bool:
+    """Whether anybody has said anything there. A page that was opened and left leaves an empty file behind."""
+    if not path.is_file():
+        return path.exists()  # a folder: reading it says what is wrong
+    with path.open("rb") as file:
+        return any(line.strip() for line in file)
 
 
 def read_verdicts(path: Path) -> dict[str, tuple[int, Verdict]]:

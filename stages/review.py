@@ -16,7 +16,7 @@ from typing import Any, Literal
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.records import Row, read_rows, without_completion, write_rows
 from data.template import CONVENTIONS, Convention
-from data.verdicts import DECISIONS, Choice, Verdict, keyed, read_verdicts
+from data.verdicts import DECISIONS, Choice, Verdict, has_words, keyed, read_verdicts
 from stages.rejection_sampling import REVIEW_NAME
 from stages.stage import Context, Input, Inputs, Outcome, Stage, StageConfig
 
@@ -45,8 +45,8 @@ def run(config: ReviewConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     row of `data`, or no row is left.
     """
     data, file = inputs["data"][0], Path(config.reviewed)
-    if not file.exists():
-        raise ValueError(f"it waits for verdicts: there is no {file}; {_how(data, file)}")
+    if not has_words(file):
+        raise ValueError(f"it waits for verdicts: there is none in {file}; {_how(data, file)}")
     verdicts = read_verdicts(file)
     rows, shown = list(keyed(read_rows(data.path / ROWS_NAME))), shown_rows(data.path)
     counts: Counter[str] = Counter({"rows read": len(rows)})

@@ -93,7 +93,7 @@ def test_a_check_that_saw_less_says_so(world: World) -> None:
     [
         (
             judged(),
-            "verdicts: steps.judged: the run will wait for verdicts there: FOLDER/said.jsonl is not there yet",
+            "verdicts: steps.judged: the run will wait for verdicts there: there is none in FOLDER/said.jsonl yet",
         ),
         (
             rows("chains", *[chain(n) for n in range(5)], chain(5, "zh")),

@@ -231,7 +231,11 @@ def record(folder: Path, name: str) -> dict[str, Any]:
 def test_people_stand_between_two_steps(tmp_path: Path) -> None:
     """The run waits for them; another verdict makes what follows again, and samples nothing anew."""
     file, run_dir, said = reviewed_project(tmp_path), tmp_path / "run", tmp_path / "said" / "verdicts.jsonl"
-    with pytest.raises(ValueError, match=f"judged: it waits for verdicts: there is no {said}; make it with: r1 "):
+    with pytest.raises(ValueError, match=f"judged: it waits for verdicts: there is none in {said}; make it with: r1 "):
+        whole_run(file)
+    said.parent.mkdir()
+    said.write_text("\n")  # what a page that was opened and left leaves behind
+    with pytest.raises(ValueError, match=f"judged: it waits for verdicts: there is none in {said}; make it with: r1 "):
         whole_run(file)
     target = resolve(run_dir / "keep", None, None, TABLE)
     assert (target.out, [item.key for item in target.items]) == (said, ["row-3", "row-4", "row-5"])
@@ -344,7 +348,7 @@ def test_jobs_of_a_cluster_end_where_people_come_in(tmp_path: Path, capsys: pyte
     """Later jobs would name checkpoints by fingerprints that nobody knows yet."""
     file, run_dir, said = reviewed_project(tmp_path), tmp_path / "run", tmp_path / "said" / "verdicts.jsonl"
     command = ["launch", str(file), "--run-dir", str(run_dir), "--slurm", "--dry-run"]
-    waits = f"judged waits for verdicts: there is no {said}; launch again when people have judged"
+    waits = f"judged waits for verdicts: there is none in {said}; launch again when people have judged"
     assert cli.main(command, TABLE) == 0
     told = capsys.readouterr().out
     assert waits in told

@@ -84,6 +84,7 @@ def evaluate(
     Raises ValueError for a wrong setting, a missing file or a malformed row.
     """
     from data import sources
+    from data.schemas import SOURCES
 
     checked_seed(seed, "--seed")
     artifact, trained, prefill = open_checkpoint(path)
@@ -94,9 +95,11 @@ def evaluate(
         config = stage.config.model_validate(dict(settings))
     except ValidationError as error:
         raise ValueError(explain(error, stage.config, "r1 evaluate")) from None
+    if source in SOURCES and SOURCES[source].raw:
+        raise ValueError(f"--source {source}: raw text asks nothing that could be measured")
+    loaded = sources.load({"source": source, "path": str(data.resolve())}, Path.cwd(), seed, name)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    loaded = sources.load({"source": source, "path": str(data.resolve())}, Path.cwd(), seed, name)
     with tempfile.TemporaryDirectory() as folder:
         rows, scored, work = (Path(folder) / part for part in ("rows", "scored", "work"))
         for directory in (rows, scored, work):

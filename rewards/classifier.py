@@ -38,7 +38,12 @@ def logits(model: Any, tokenizer: Any, texts: Sequence[str], max_length: int) ->
 def longest(model: Any, tokenizer: Any, max_length: int) -> int:
     """`max_length`, or fewer tokens where the model has fewer positions: an encoder breaks behind its last one."""
     positions = getattr(model.config, "max_position_embeddings", None) or max_length
-    return int(min(max_length, positions, tokenizer.model_max_length))
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    # RoBERTa and its kin count positions from behind that of padding: the first rows of the table stay unused.
+    unused = max(
+        (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
+    )
+    return int(min(max_length, positions - unused, tokenizer.model_max_length))
 
 
 def load(path: str, device: str | None, reward: str) -> tuple[Any, Any]:

@@ -137,6 +137,7 @@ def test_evaluate_fails_where_a_gate_is_not_met(
         ),
         (["evaluate", "CHECKPOINT", "--data", "DATA", "--convention", "zhh"], "unknown convention 'zhh'; did you mean"),
         (["evaluate", "CHECKPOINT", "--data", "DATA", "--source", "gsm"], "unknown source 'gsm'"),
+        (["evaluate", "CHECKPOINT", "--data", "DATA", "--source", "text"], "--source text: raw text asks nothing that"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -107,3 +107,27 @@ def test_eos_stands_in_for_a_missing_pad_token(bert: Path, tmp_path: Path) -> No
     tokenizer.eos_token = "[SEP]"
     tokenizer.save_pretrained(tmp_path / "eos")
     assert load_scoring_tokenizer(tmp_path / "eos").pad_token == "[SEP]"
+
+
+def test_a_roberta_reads_no_further_than_its_positions_go(bert: Path) -> None:
+    """Its table of positions has two rows that no token takes, and a tokenizer that knows no limit does not help."""
+    from transformers import BertTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+    from rewards import classifier
+
+    tokenizer = BertTokenizer.from_pretrained(bert)
+    tokenizer.model_max_length = 10**9
+    settings = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=18,
+        pad_token_id=0,
+        num_labels=1,
+    )
+    model = RobertaForSequenceClassification(settings).eval()
+    assert classifier.longest(model, tokenizer, 512) == 17
+    assert classifier.longest(model, tokenizer, 9) == 9
+    assert classifier.logits(model, tokenizer, ["how are you " * 30], 512).shape == (1, 1)

@@ -11,13 +11,16 @@ from __future__ import annotations
 import itertools
 import json
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 from data.mixing import Length, Numbers, Phase, group_of, numbers, plan_phases
 from data.records import Row, validate
+
+OPEN_FILES = 64
+"""Files that are open at once, however many the rows lie in."""
 
 
 class RowFiles:
@@ -38,12 +41,19 @@ class RowFiles:
 
     def read(self, order: Iterator[tuple[str, int]]) -> Iterator[tuple[str, Row]]:
         """The rows of these numbers, each with what stands before its number."""
-        with ExitStack() as stack:
-            opened: list[BinaryIO] = [stack.enter_context(path.open("rb")) for path in self.paths]
+        opened: OrderedDict[int, BinaryIO] = OrderedDict()  # the last used comes last
+        try:
             for told, number in order:
-                file = opened[self.files[number]]
+                at = self.files[number]
+                file = opened.pop(at, None) or self.paths[at].open("rb")
+                opened[at] = file
+                if len(opened) > OPEN_FILES:
+                    opened.popitem(last=False)[1].close()
                 file.seek(self.offsets[number])
                 yield told, json.loads(file.readline())
+        finally:
+            for file in opened.values():
+                file.close()
 
 
 def mix_files(

@@ -103,3 +103,17 @@ def test_the_benchmark_measures_what_it_says() -> None:
     assert found["drawn"] == 750
     assert found["by_phase_and_domain"]["first medicine"] == 250
     assert found["file_bytes"] > 100_000
+
+
+def test_a_thousand_files_are_not_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.mixing_files.OPEN_FILES", 3)
+    paths, rows = written(tmp_path, {f"d{n}": 4 for n in range(12)})
+    phases = [Phase(name="a", weights={f"d{n}": 1 for n in range(12)})]
+    stream, most, seen = mix_files(paths, phases, 0), 0, []
+    for item in stream:
+        seen.append(item)
+        held = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        most = max(most, sum(str(tmp_path) in name for name in held))
+    assert seen == list(mix_phases(rows, phases, 0))
+    assert most == 3
+    assert not any(str(tmp_path) in os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))

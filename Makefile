@@ -25,10 +25,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What computes with one thread runs two files at a time; what starts processes or measures runs by itself.
+# Two files at a time, since each process computes with one thread; what has deadlines or measures time runs by itself.
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone and not gpu and not vllm"
-	$(BIN)/python -m pytest -m "alone and not gpu and not vllm" --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pair and not alone and not gpu and not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "pair and not gpu and not vllm" --durations=10
+	$(BIN)/python -m pytest -m "alone and not gpu and not vllm" --durations=10
 
 # Without the trainings; two files at a time, since each test computes with one thread.
 test-fast: install

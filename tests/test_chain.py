@@ -17,7 +17,7 @@ from data.template import CONVENTIONS
 from data.tiny.world import rows
 from tests.chains import CHECKPOINTS, ROOT, artifact, entries, kill_when, run, said
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.pair]
 CONFIGS = ROOT / "configs"
 
 
@@ -65,10 +65,9 @@ def test_reasoning_rl_raises_what_it_is_paid_for(demo):
         json.loads(line) for line in (artifact(run_dir, "reasoning_rl") / "history.jsonl").read_text().splitlines()
     ]
     right = [line["score/correctness"] for line in lines if "score/correctness" in line]
-    third = len(right) // 3  # 53 steps of 120 completions: a standard error of about 0.007
-    assert sum(right[-third:]) / third > sum(right[:third]) / third + 0.01
-    # Held-out accuracy of one seed is too noisy to say more; five seeds say it (benchmarks/learning.py).
-    assert metric(summary, "reasoning_rl", "accuracy")["value"] > metric(summary, "sft_mix", "accuracy")["low"]
+    third = len(right) // 3  # 26 steps of 120 completions: a standard error of about 0.01
+    assert sum(right[-third:]) / third > sum(right[:third]) / third + 0.03
+    assert metric(summary, "reasoning_rl", "accuracy")["low"] > metric(summary, "sft_mix", "accuracy")["high"]
 
 
 def test_general_rl_lifts_preference_and_keeps_accuracy(demo):

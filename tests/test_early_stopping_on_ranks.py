@@ -44,7 +44,7 @@ def stopped(folder: Path, name: str, **launch: Any) -> tuple[dict[str, Any], dic
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_it_ends_at_the_same_step_wherever_a_model_is_shared_out(tmp_path: Path) -> None:
     counts, losses, weights = stopped(tmp_path, "one")
     assert counts["best_step"] == counts["optimiser_steps"] - 4 < 44

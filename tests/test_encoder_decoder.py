@@ -250,7 +250,7 @@ def test_a_student_learns_its_rows_by_heart_and_says_them(world: World, capfd: p
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_two_processes_reach_the_curve_of_one(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     world.rows("chains", [chain(n) for n in range(12)])
     world.step("distillation", learning_rate=3e-3, micro_batch_size=4)

@@ -282,7 +282,7 @@ def test_the_plan_holds_the_start_and_the_fisher_information() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_two_processes_are_held_like_one(tmp_path: Path) -> None:
     made = {}
     for processes in (1, 2):

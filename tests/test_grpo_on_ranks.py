@@ -14,7 +14,7 @@ from tests.tiny_model import one_thread  # noqa: F401
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_two_ranks_agree_and_give_the_gradient_of_one(tmp_path: Path) -> None:
     alone = {}
     for make in (tiers, without_kl):

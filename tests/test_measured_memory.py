@@ -31,7 +31,7 @@ from tests.tiny_model import one_thread
 
 __all__ = ["one_thread"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.slow, pytest.mark.pair]
 
 BASE = Path(__file__).resolve().parent.parent / "data" / "tiny" / "base"
 TOLERANCE = 0.2

@@ -147,7 +147,7 @@ def test_what_is_held_out_is_measured_without_modules_and_the_best_weights_lose_
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_two_ranks_reach_the_curves_of_one(tmp_path: Path) -> None:
     step = {"name": "sft", "stage": "cold_start", "init_from": "base", "data_from": "chains", "learning_rate": 1e-3}
     tree = {

@@ -12,7 +12,7 @@ from tests.tiny_model import save_checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 @pytest.mark.parametrize("way", ["zero3", "fsdp2", "multi_gpu"])
 def test_a_reference_on_several_ranks_is_reset_and_resumed(tmp_path: Path, way: str) -> None:
     for kind in KINDS:

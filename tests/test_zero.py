@@ -63,7 +63,7 @@ def kept(run_dir: Path, step: str) -> list[Row]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.pair
 def test_a_small_version_hands_on_from_round_to_round_and_resumes_in_the_middle(tmp_path: Path) -> None:
     config, whole, broken = small(tmp_path), tmp_path / "whole", tmp_path / "broken"
     summary, _ = run(config, whole)

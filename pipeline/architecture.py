@@ -11,17 +11,34 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.messages import nearest, shorten
+from pipeline.weights import sizes as tensor_sizes
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose layers are known."""
-ENCODER_DECODER = "encoder-decoder"
-"""Family of the models with an encoder, whose parameters are counted and nothing else."""
+ENCODER_DECODER, ENCODER = "encoder-decoder", "encoder"
+COUNTED = (ENCODER_DECODER, ENCODER)
+"""Families of the models with an encoder, whose parameters are counted and nothing else."""
+ENCODERS = frozenset(
+    [
+        "albert",
+        "bert",
+        "camembert",
+        "deberta",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "modernbert",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
+    ]
+)
+"""Values of `model_type` of encoders, from which preference and safety models may start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +191,9 @@ def read_config(file: Path) -> Architecture:
     except (OSError, ValueError):
         raise ValueError(f"{file}: cannot be read as JSON") from None
     if isinstance(settings, dict) and settings.get("is_encoder_decoder"):
-        return _with_encoder(file)
+        return _counted(file, ENCODER_DECODER)
+    if isinstance(settings, dict) and settings.get("model_type") in ENCODERS:
+        return _counted(file, ENCODER)
     if not isinstance(settings, dict) or settings.get("model_type") not in FAMILIES:
         found = settings.get("model_type") if isinstance(settings, dict) else settings
         raise ValueError(f"{file}: model_type: {shorten(found)} has no plan; there is one for {', '.join(FAMILIES)}")
@@ -194,13 +213,12 @@ def read_config(file: Path) -> Architecture:
     return replace(sizes, stored=_stored(file.parent, sizes.tied))
 
 
-def _with_encoder(file: Path) -> Architecture:
+def _counted(file: Path, family: str) -> Architecture:
     stored = _stored(file.parent, tied=True)
     if stored is None:
-        raise ValueError(
-            f"{file}: an encoder-decoder model is planned by its weights, and no *.safetensors lie beside it"
-        )
-    return replace(only_counted(stored), family=ENCODER_DECODER)
+        kind = "encoder" if family == ENCODER else f"{family} model"
+        raise ValueError(f"{file}: an {kind} is planned by its weights, and no *.safetensors lie beside it")
+    return replace(only_counted(stored), family=family)
 
 
 def _size(settings: dict[str, Any], key: str, file: Path, default: int | None = None) -> int:
@@ -213,26 +231,5 @@ def _size(settings: dict[str, Any], key: str, file: Path, default: int | None = 
 
 def _stored(folder: Path, tied: bool) -> int | None:
     """Numbers in the safetensors files of a folder, from their headers; None where there are none."""
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        for name, tensor in _header(file).items():
-            if name == "__metadata__" or (tied and re.search(r"(^|\.)lm_head\.weight$", name)):
-                continue
-            numbers = 1
-            for size in tensor["shape"]:
-                numbers *= size
-            total += numbers
-    return total or None
-
-
-def _header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file: eight bytes of length, then JSON. Raises ValueError where it is none."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > file.stat().st_size:
-                raise ValueError("too long")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        return header
-    except (struct.error, ValueError):
-        raise ValueError(f"{file}: not a safetensors file") from None
+    found = [item for file in sorted(folder.glob("*.safetensors")) for item in tensor_sizes(file).items()]
+    return sum(size for name, size in found if not (tied and re.search(r"(^|\.)lm_head\.weight$", name))) or None

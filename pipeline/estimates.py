@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.adapters import adapter_numbers, unshared
-from pipeline.architecture import ENCODER_DECODER, Architecture, known, read_config
+from pipeline.architecture import COUNTED, Architecture, known, read_config
 from pipeline.config import RunConfig
 from pipeline.estimate import Estimate
 from pipeline.hardware import Gpu
@@ -70,9 +70,9 @@ def _counted_only(steps: Sequence[Estimate]) -> Iterator[str]:
     """What is not planned of models with an encoder."""
     for step in steps:
         models = [step.setting.sizes if step.setting else None, step.sampled]
-        if any(sizes is not None and sizes.family == ENCODER_DECODER for sizes in models):
+        for family in sorted({sizes.family for sizes in models if sizes is not None}.intersection(COUNTED)):
             yield (
-                f"{step.name}: of an encoder-decoder model only weights, gradients and optimiser are counted; its "
+                f"{step.name}: of an {family} model only weights, gradients and optimiser are counted; its "
                 "activations, adapters, arithmetic and hours are not planned"
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.architecture import ENCODER_DECODER
+from pipeline.architecture import COUNTED
 from pipeline.estimate import Estimate
 from pipeline.hardware import GIB
 from pipeline.launch_files import resolve
@@ -33,7 +33,8 @@ class Change:
 
 def remedy(step: Estimate) -> str:
     """What to do about a step that does not fit, as one line."""
-    if ENCODER_DECODER in (step.setting and step.setting.sizes.family, step.sampled and step.sampled.family):
+    sizes = (step.setting.sizes if step.setting else None, step.sampled)
+    if any(found is not None and found.family in COUNTED for found in sizes):
         return "take a smaller model, or accelerators with more memory"
     changes = _samplers(step) if step.setting is None else _combinations(step)
     for change in changes:

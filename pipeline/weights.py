@@ -33,15 +33,15 @@ def parameter_count(path: Path) -> int | None:
     files = weight_files(path)
     if not files:
         return None
-    return sum(_in_safetensors(f) if f.suffix == ".safetensors" else f.stat().st_size // size for f in files)
+    return sum(sum(sizes(f).values()) if f.suffix == ".safetensors" else f.stat().st_size // size for f in files)
 
 
-def _in_safetensors(file: Path) -> int:
-    """Sum of the shapes in the header: 8 bytes of length, then JSON."""
+def sizes(file: Path) -> dict[str, int]:
+    """Numbers in each tensor of safetensors, by the header: 8 bytes of length, then JSON. Raises ValueError."""
     try:
         with file.open("rb") as stream:
             header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        return {name: prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
         raise ValueError(f"{file}: not safetensors: its header cannot be read") from None
 

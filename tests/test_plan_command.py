@@ -292,3 +292,31 @@ def test_planning_imports_no_torch() -> None:
         "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_preference_model_that_starts_from_an_encoder_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import BertConfig, BertForMaskedLM
+
+    settings = BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    model = BertForMaskedLM(settings)
+    model.save_pretrained(tmp_path / "bert")
+    file = tmp_path / "pairs.yaml"
+    file.write_text(
+        "models: {judge: {path: bert}}\n"
+        "data: {pairs: {source: tiny, split: preference, rows: 60}}\n"
+        "evaluate: false\n"
+        "steps: [{name: preference_model, stage: preference_model, init_from: judge, data_from: pairs}]\n"
+    )
+    capsys.readouterr()  # transformers' bar
+    step = planned(capsys, str(file))["preference_model"]
+    count = sum(p.numel() for p in model.parameters())
+    assert abs(step["parameters"] - count) < 0.1 * count, "the head of masked words is not that of the score"
+    assert step["memory"]["optimiser"] == 8 * step["parameters"]
+    assert "preference_model: of an encoder model only weights, gradients and optimiser" in said(capsys, str(file))
+    for weights in (tmp_path / "bert").glob("*.safetensors"):
+        weights.unlink()
+    assert "an encoder is planned by its weights, and no *.safetensors lie beside it" in refused(capsys, str(file))

@@ -50,6 +50,7 @@ def learn(folder: Path, stage: Any = COLD_START, config: Any = None, name: str =
     return stage.run(config, {"init": [BASE], "data": [data]}, folder / "out", context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_saved_is_the_adapted_model_and_nothing_else_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -174,6 +174,7 @@ def test_a_loss_that_is_never_a_number_ends_in_one_line(tmp_path: Path) -> None:
         learn(tmp_path, config=ColdStartConfig(**keys, early_stopping=stopping))
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

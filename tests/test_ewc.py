@@ -151,6 +151,7 @@ def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+@pytest.mark.slow
 def test_it_pulls_once_a_step_whatever_the_micro_batches(tmp_path: Path) -> None:
     plain, *_ = learn(tmp_path / "plain")
     whole, outcome, history = learn(tmp_path / "whole", ewc=STRONG)

@@ -80,6 +80,7 @@ def test_kill_and_go_on(tmp_path: Path, unbroken: dict[str, str], point: str) ->
         assert steps_logged(run, "second") - trained <= 8 - 3
 
 
+@pytest.mark.slow
 def test_several_kills_in_a_row(tmp_path: Path, unbroken: dict[str, str]) -> None:
     run = tmp_path / "run"
     command = ("run", project(tmp_path), "--run-dir", run, *OVERRIDES)

@@ -52,6 +52,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "out" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_the_loss_is_a_sum_that_no_cut_into_micro_batches_changes(tmp_path: Path) -> None:
     outcome = learn(tmp_path / "whole", count=16)
     learn(tmp_path / "cut", count=16, micro_batch_size=2, trl={"gradient_checkpointing": True})
@@ -73,6 +74,7 @@ def trainer_state(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(found[-1] / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_plain_architecture_with_other_weights(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

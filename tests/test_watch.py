@@ -39,6 +39,7 @@ def test_a_reward_that_fails_is_told_from_wrong_answers(tmp_path: Path, capfd: p
     assert "try the reward with r1 score" in told[0]
 
 
+@pytest.mark.slow
 def test_programs_that_run_for_ever_are_told_from_wrong_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, "<think>x</think>\n<answer>\n```python\nwhile True: pass\n```\n</answer>")
     keys: dict[str, Any] = {"steps": 3, "prompts_per_step": 2, "num_generations": 2, "max_completion_tokens": 64}
@@ -63,6 +64,7 @@ def says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(TransformersEngine, "generate", generate)
 
 
+@pytest.mark.slow
 def test_a_sampler_that_parts_from_the_trainer_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys: dict[str, Any] = {"engine_options": {"separate": True}, "sentries": {"sampler_gap": {"window": 3}}}
     assert "sampler_gap" not in alerts(reinforce(tmp_path / "healthy", **keys))
@@ -88,11 +90,13 @@ def test_equal_rewards_cut_completions_and_no_success(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_policy_without_choice_has_no_entropy(tmp_path: Path) -> None:
     outcome = reinforce(tmp_path, temperature=0.001, sentries=SOON, skip_without_gradient=False)
     assert "entropy" in alerts(outcome)
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_far_too_high_leaves_the_reference(tmp_path: Path) -> None:
     outcome = reinforce(
         tmp_path, learning_rate=1e-2, beta=1e-6, sentries=SOON, rewards=[{"name": "length", "maximum": 8}]
@@ -147,6 +151,7 @@ FAULTY: dict[str, Any] = {
 STOPPING: dict[str, Any] = {**FAULTY, "sentries": {"truncation": {"window": 4, "action": "stop"}}}
 
 
+@pytest.mark.slow
 def test_what_the_sentries_have_seen_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Window and episode are rebuilt: the window of no_success spans the kill, the episode of truncation too."""
     from stages.training.watch import Watch
@@ -170,6 +175,7 @@ def test_what_the_sentries_have_seen_survives_a_kill(tmp_path: Path, monkeypatch
     assert resumed.counts == whole.counts
 
 
+@pytest.mark.slow
 def test_a_stop_keeps_checkpoints_and_another_setting_goes_on(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     reinforce(whole, checkpoint_steps=2, **FAULTY)
@@ -187,6 +193,7 @@ def test_a_stop_keeps_checkpoints_and_another_setting_goes_on(tmp_path: Path) ->
     assert all(torch.equal(one[name], two[name]) for name in one), "sentries only watch"
 
 
+@pytest.mark.slow
 def test_a_warning_turned_into_a_stop_stops_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.training.progress import History
 
@@ -205,6 +212,7 @@ def test_a_warning_turned_into_a_stop_stops_a_resumed_run(tmp_path: Path, monkey
         reinforce(tmp_path, checkpoint_steps=2, **STOPPING)
 
 
+@pytest.mark.slow
 def test_the_command_stops_in_one_line_and_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = {
         "name": "watched",

@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from stages.ranks import leave
-from stages.training.options import LoRA, ReinforcementConfig
+from stages.training.adapter_options import LoRA, PrefixTuning
+from stages.training.options import ReinforcementConfig
+from stages.training.resume import sharding
 from tests.tiny_grpo import build, config
 
-KINDS: dict[str, dict[str, Any]] = {"full": {}, "adapters": {"lora": LoRA(rank=2)}}
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "adapters": {"lora": LoRA(rank=2)},
+    "prefix": {"prefix_tuning": PrefixTuning(tokens=3), "learning_rate": 0.3},
+}
 STEPS, RESET, RESUMED = 6, 3, 4
+
+
+def kinds(shared: bool) -> list[str]:
+    """Those that train where a model is `shared` out, or where each rank has a copy."""
+    return [kind for kind in KINDS if not (shared and kind == "prefix")]
 
 
 def keys(kind: str) -> ReinforcementConfig:
@@ -25,8 +36,7 @@ def keys(kind: str) -> ReinforcementConfig:
         steps=STEPS,
         updates_per_generation=1,
         prompts_per_step=4,
-        learning_rate=1e-2,
-        **KINDS[kind],
+        **{"learning_rate": 1e-2, **KINDS[kind]},
     )
 
 
@@ -46,7 +56,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     folder, rank, ranks = Path(sys.argv[1]), os.environ["RANK"], int(os.environ["WORLD_SIZE"])
-    found = {kind: [run(folder / kind, kind, ranks, resume) for resume in (False, True)] for kind in KINDS}
+    found = {
+        kind: [run(folder / kind, kind, ranks, resume) for resume in (False, True)] for kind in kinds(sharding() != "")
+    }
     (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     leave()
 

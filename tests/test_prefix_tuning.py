@@ -211,7 +211,11 @@ def test_a_run_trains_evaluates_and_answers_with_a_prefix(tmp_path: Path, capsys
             {"launch": {"zero": 2}},
             "steps.s: prefix_tuning cannot be trained beside a model that is shared out (ZeRO-2); train on copies, or",
         ),
-        ("reasoning_rl", {}, "steps.s: unknown key 'prefix_tuning'"),
+        (
+            "cold_start",
+            {"trl": {"gradient_checkpointing": True}},
+            "steps.s: trl.gradient_checkpointing does not work with prefix_tuning, whose prefix is a cache",
+        ),
         ("preference_model", {}, "steps.s: unknown key 'prefix_tuning'"),
     ],
 )

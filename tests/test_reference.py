@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from stages.training.adapter_options import IA3, LoRA
+from stages.training.adapter_options import IA3, LoRA, PrefixTuning
 from stages.training.kl import KLTier
 from tests.tiny_grpo import config, train
 from tests.tiny_model import one_thread  # noqa: F401
@@ -45,7 +45,9 @@ class Watch(TrainerCallback):
 
 
 def _as_peft_saves(name: str) -> str:
-    """The magnitudes of DoRA lose the end of their names."""
+    """The magnitudes of DoRA lose the end of their names, and a prefix has none but peft's own."""
+    if name.startswith("prompt_encoder"):
+        return "prompt_embeddings"
     return name.removesuffix(".weight") if "magnitude" in name else name
 
 
@@ -75,6 +77,7 @@ KINDS = {
     "adapters": {"beta": 0.3, "lora": LoRA(rank=2)},
     "dora": {"beta": 0.3, "lora": LoRA(rank=2, dora=True)},
     "ia3": {"beta": 0.3, "ia3": IA3()},
+    "prefix": {"beta": 0.3, "prefix_tuning": PrefixTuning(tokens=3)},
     "adapters and tiers": {"beta": 0.1, "lora": LoRA(rank=2), "kl_tiers": TIERS},
 }
 

@@ -51,7 +51,8 @@ def save_prefix(model: Any, checkpoint: Path) -> None:
     """Write the prefix of `model` into its folder of `checkpoint`; the weights below are somebody else's business."""
     settings = model.active_peft_config
     settings.base_model_name_or_path = ""  # it lies beside its base, wherever that is moved
-    model.save_pretrained(str(checkpoint / PREFIX))
+    # Of the prefixes that a trainer holds, a reference is none of the checkpoint's.
+    model.save_pretrained(str(checkpoint / PREFIX), selected_adapters=[model.active_adapter])
     (checkpoint / PREFIX / "README.md").unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from stages.training.balance import balanced
 from stages.training.batching import SKIP, Batch, micro_batches
 from stages.training.lm_head import labelled_positions_only
 from stages.training.options import ReinforcementConfig
+from stages.training.positions import positions_from_mask
 from stages.training.probe import Probe
 from stages.training.prompt_trainer import PromptTrainer
 from stages.training.rollouts import EngineRollouts
@@ -81,9 +82,10 @@ class ReasoningTrainer(EngineRollouts, PipelineTrainer, PromptTrainer):
             return torch.stack([(p * 0).sum() for p in self.model.parameters() if p.requires_grad]).sum()
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        with labelled_positions_only():
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        policy = self.accelerator.unwrap_model(self.model)
+        with labelled_positions_only(), positions_from_mask(policy, model):
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
         began = time.perf_counter()

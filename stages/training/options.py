@@ -112,6 +112,19 @@ class TrainingConfig(StageConfig):
         return self
 
 
+class PrefixedConfig(TrainingConfig):
+    """Base of the configurations of stages whose model may learn a prefix."""
+
+    prefix_tuning: PrefixTuning | None = Field(None, exclude_if=unset)
+    """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
+
+    @model_validator(mode="after")
+    def _a_prefix_has_no_layer_of_names(self) -> Self:
+        if self.prefix_tuning is not None and self.layer_rates is not None:
+            raise ValueError("layer_rates has no effect with prefix_tuning, which is one matrix; leave one of them out")
+        return self
+
+
 class SupervisedConfig(TrainingConfig):
     """Base of the configurations of stages that learn from completions or pairs."""
 
@@ -122,7 +135,7 @@ class SupervisedConfig(TrainingConfig):
     """Tokens of prompt and completion; a longer row is left out and counted."""
 
 
-class CompletionConfig(SupervisedConfig):
+class CompletionConfig(SupervisedConfig, PrefixedConfig):
     """Base of the configurations of stages that learn to write completions."""
 
     early_stopping: EarlyStopping | None = None
@@ -130,18 +143,9 @@ class CompletionConfig(SupervisedConfig):
     mtp: MTP | None = Field(None, exclude_if=unset)
     """Predict tokens further ahead too, by modules that are left behind at the end; None predicts the next one only."""
 
-    prefix_tuning: PrefixTuning | None = Field(None, exclude_if=unset)
-    """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
-
     @model_validator(mode="after")
     def _modules_go_with_full_fine_tuning(self) -> Self:
         refuse_adapters(self.mtp, self.adapters)
-        return self
-
-    @model_validator(mode="after")
-    def _a_prefix_has_no_layer_of_names(self) -> Self:
-        if self.prefix_tuning is not None and self.layer_rates is not None:
-            raise ValueError("layer_rates has no effect with prefix_tuning, which is one matrix; leave one of them out")
         return self
 
 
@@ -180,7 +184,7 @@ class CanaryConfig(StageConfig):
     """Weight syncs from one comparison to the next."""
 
 
-class ReinforcementConfig(TrainingConfig, EngineConfig):
+class ReinforcementConfig(PrefixedConfig, EngineConfig):
     """Base of the two reinforcement stages: GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
 
     NO_IDENTITY: ClassVar[frozenset[str]] = frozenset({"sentries"})
@@ -304,6 +308,12 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
             of_vllm = name.startswith("vllm_") and not name.startswith("vllm_importance_sampling_")
             if of_vllm or (name in NOT_OURS and value not in NOT_OURS[name]):
                 raise ValueError(f"trl.{name} would change nothing: the engines here sample, and not TRL's own")
+        if self.prefix_tuning is not None and self.own_sampler:
+            own = "" if self.engine != "transformers" else " with engine_options.separate"
+            raise ValueError(
+                f"prefix_tuning: a sampler with weights of its own (engine: {self.engine}{own}) has no prefix; "
+                "take engine: transformers"
+            )
         if (way := self.engine_options.get("weight_sync", "disk")) not in get_args(WeightSync):
             raise ValueError(f"engine_options: weight_sync is {' or '.join(get_args(WeightSync))}, not {way!r}")
         return self
@@ -314,15 +324,25 @@ def check_supervised(config: SupervisedConfig, wired: Collection[str], placement
     _divides("batch_size", config.batch_size, placement)
     if isinstance(config, CompletionConfig):
         refuse_sharding(config.mtp, placement)
-    if isinstance(config.adapters, PrefixTuning) and placement.gradient_checkpointing:
-        raise ValueError("launch.gradient_checkpointing does not work with prefix_tuning, whose prefix is a cache")
+    _keeps_the_prefix(config, placement)
 
 
 def check_reinforcement(config: ReinforcementConfig, wired: Collection[str], placement: Placement) -> None:
-    """Stage.check: the completions of an optimiser step are shared evenly by the processes."""
+    """Stage.check: the completions of an optimiser step are shared evenly by the processes, and as `check_supervised`
+    for a prefix."""
+    _keeps_the_prefix(config, placement)
     _divides("prompts_per_step x num_generations / updates_per_generation", config.update_batch, placement)
     if config.dynamic_sampling is not None:
         _divides("dynamic_sampling: prompts_per_step", config.prompts_per_step, placement)
+
+
+def _keeps_the_prefix(config: TrainingConfig, placement: Placement) -> None:
+    asked = {"launch": placement.gradient_checkpointing, "trl": config.trl.get("gradient_checkpointing")}
+    for where, value in asked.items():
+        if value and isinstance(config.adapters, PrefixTuning):
+            raise ValueError(
+                f"{where}.gradient_checkpointing does not work with prefix_tuning, whose prefix is a cache"
+            )
 
 
 def _divides(name: str, size: int, placement: Placement) -> None:

@@ -8,6 +8,7 @@ frozen set of adapters, which TRL takes as the reference by its name, and which 
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class ReferenceTrainer(GRPOTrainer):
         super().__init__(*args, **kwargs)
         self.reference_adapter = self.options.reference_reset_steps is not None and isinstance(self.model, PeftModel)
         if self.reference_adapter:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                # "prefix_tuning_" has "ref" in it; peft warns, of names that prefixes do not have.
+                warnings.filterwarnings("ignore", "Adapter name 'ref'")
                 self.model.add_adapter(ADAPTER, self.model.peft_config[self.model.active_adapter])
             self.reset_reference()
             self.add_callback(_Reset(self))

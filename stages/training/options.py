@@ -16,7 +16,7 @@ from pydantic import (
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig, unset
-from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, Bottleneck, LoRA, PrefixTuning
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
@@ -132,6 +132,8 @@ class CompletionConfig(SupervisedConfig):
 
     prefix_tuning: PrefixTuning | None = Field(None, exclude_if=unset)
     """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
+    bottleneck: Bottleneck | None = Field(None, exclude_if=unset)
+    """Small modules behind the blocks of each layer instead of full fine-tuning; they stay beside the weights."""
 
     @model_validator(mode="after")
     def _modules_go_with_full_fine_tuning(self) -> Self:
@@ -231,6 +233,8 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
     """Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
     training"): where the sampler has weights of its own, a token's loss is weighted by min(trainer's probability /
     sampler's, this). None is off."""
+    bottleneck: Bottleneck | None = Field(None, exclude_if=unset)
+    """Small modules behind the blocks of each layer instead of full fine-tuning; they stay beside the weights."""
     probe: ProbeConfig | None = ProbeConfig()
     """Prompts held out and sampled now and then; None is off."""
     sentries: dict[str, SentryConfig] = Field(default_factory=dict)
@@ -282,6 +286,17 @@ class ReinforcementConfig(TrainingConfig, EngineConfig):
             raise ValueError("trl.beta contradicts kl_tiers; use beta")
         if self.reference_reset_steps is not None and self.greatest_beta == 0:
             raise ValueError("reference_reset_steps has no effect with beta = 0, which needs no reference")
+        return self
+
+    @model_validator(mode="after")
+    def _bottlenecks_stay_where_they_are(self) -> Self:
+        if self.bottleneck is not None and self.own_sampler:
+            raise ValueError(
+                "bottleneck: adapters that cannot be merged are sampled by the trainer itself; take engine: "
+                "transformers, without engine_options.separate"
+            )
+        if self.bottleneck is not None and self.reference_reset_steps is not None:
+            raise ValueError("reference_reset_steps does not work with bottleneck, whose reference is the model below")
         return self
 
     @model_validator(mode="after")

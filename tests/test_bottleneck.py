@@ -38,6 +38,7 @@ from stages.training.adapting import grow
 from stages.training.groups import count_parameters, parameter_groups
 from stages.training.models import load_classifier, load_policy
 from stages.training.options import TrainingConfig
+from tests.chains import artifact, run
 from tests.test_adapters import BASE, IDS, learn, refusal
 from tests.tiny_grpo import config as grpo_config
 from tests.tiny_grpo import train
@@ -341,6 +342,32 @@ def test_reinforcement_moves_adapters_alone_and_its_reference_is_the_base(tmp_pa
     without_beside(trainer.model, tmp_path / "out").save_pretrained(tmp_path / "out")
     assert torch.equal(logits(trainer.model), logits(base))
     assert (logits(load_policy(tmp_path / "out")) - logits(base)).abs().max() > 1e-2
+
+
+@pytest.mark.slow
+def test_a_resumed_reinforcement_ends_where_the_unbroken_one_ends(tmp_path: Path) -> None:
+    keys = grpo_config(beta=0.3, steps=4, learning_rate=0.02, updates_per_generation=1, bottleneck={"size": 4})
+    whole, first = train(tmp_path, keys)
+    ended = {name: value.clone() for name, value in first.model.state_dict().items()}
+    rest, second = train(tmp_path, keys, resume=str(tmp_path / "trainer" / "checkpoint-2"))
+    assert len(rest) == 2
+    assert all(torch.equal(one[name], two[name]) for one, two in zip(whole[2:], rest, strict=True) for name in one)
+    assert all(torch.equal(value, ended[name]) for name, value in second.model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.pair
+def test_two_ranks_train_the_adapters_of_one(tmp_path: Path) -> None:
+    tree = narrow(BASE.path)
+    tree["steps"][0] |= {"epochs": 1, "micro_batch_size": 2}
+    file = tmp_path / "two.yaml"
+    file.write_text(json.dumps({**tree, "evaluate": False, "launch": {"threads": 1, "timeout": 120}}))
+    run(file, tmp_path / "one")
+    run(file, tmp_path / "two", "launch.processes=2", "launch.gradient_checkpointing=true")
+    one, two = (load_file(artifact(tmp_path / name, "s") / BOTTLENECK / WEIGHTS) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def adapter(kind: AnyAdapters | None, model: nn.Module, task: str = "CAUSAL_LM")
     return None
 
 
-def grow(kind: AnyAdapters | None, model: Any, seed: int, *, checkpointing: bool = False) -> None:
+def grow(kind: AnyAdapters | None, model: Any, seed: int) -> None:
     """Put what peft does not know on `model`, drawn from `seed`, and let nothing else of it learn; of other kinds
     nothing is done.
 
@@ -51,8 +51,6 @@ def grow(kind: AnyAdapters | None, model: Any, seed: int, *, checkpointing: bool
 
         model.requires_grad_(False)
         put_on(model, kind.size, kind.placement, seed)
-        if checkpointing:
-            model.enable_input_require_grads()  # it would find nothing that learns below the first adapter
 
 
 def _refuse_unknown(model: nn.Module, key: str, targets: tuple[str, ...]) -> None:

@@ -92,7 +92,7 @@ def train_grpo(
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     freeze(model, config.freeze)
-    grow(config.adapters, model, context.seed, checkpointing=arguments.gradient_checkpointing)
+    grow(config.adapters, model, context.seed)
     with ScoringPool(workers=context.placement.reward_workers) as pool:
         reward = as_trl(
             mix, convention=context.convention, prefill=prefill, limit=config.max_completion_tokens, pool=pool

@@ -8,8 +8,9 @@ from pathlib import Path
 from pipeline.architecture import Architecture
 from pipeline.sharding import of_launch
 from pipeline.step import Node
+from stages.rollout.beside import BESIDE
 from stages.safety_model import SafetyModelConfig
-from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.adapter_options import IA3, AnyAdapters, Bottleneck, LoRA, PrefixTuning
 from stages.training.options import TrainingConfig
 
 
@@ -22,6 +23,9 @@ def adapter_numbers(sizes: Architecture, kind: AnyAdapters | None) -> int:
             return sizes.layers * (2 * sizes.keys + sizes.ffn)
         case PrefixTuning():
             return kind.tokens * sizes.layers * 2 * sizes.keys
+        case Bottleneck():
+            places = sizes.layers * (2 if kind.placement == "both" else 1)
+            return places * (2 * sizes.hidden * kind.size + kind.size + sizes.hidden)
     return 0
 
 
@@ -43,23 +47,26 @@ def refused(node: Node, base_dir: Path) -> Iterator[str]:
     way = of_launch(node.launch, base_dir)
     if way.engine in ("deepspeed", "fsdp"):
         match kind:
-            case PrefixTuning():
-                name = "prefix_tuning cannot be trained beside"
+            case PrefixTuning() | Bottleneck():
+                key = "prefix_tuning" if isinstance(kind, PrefixTuning) else "bottleneck"
+                name = f"{key} cannot be trained beside"
             case _:
                 name = f"{'lora.dora' if isinstance(kind, LoRA) else 'ia3'} cannot be merged into"
         yield f"{name} a model that is shared out ({way.label}); train on copies, or with lora"
 
 
-def check_prefixes(nodes: Sequence[Node]) -> None:
-    """Raise ValueError where a step goes on from a prefix, or samples one with an engine that cannot."""
-    prefixed = {node.name for node in nodes if getattr(node.config, "prefix_tuning", None) is not None}
+def check_beside(nodes: Sequence[Node]) -> None:
+    """Raise ValueError where a step goes on from what lies beside weights, or samples it with an engine that cannot."""
+    made = {node.name: kind for node in nodes for kind in BESIDE if getattr(node.config, kind, None) is not None}
     for node in nodes:
         for name, sources in node.inputs.items():
-            if not (found := prefixed.intersection(sources)):
+            if not (found := made.keys() & set(sources)):
                 continue
-            model = f"{node.where}.{name}_from: {min(found)} has a prefix (prefix_tuning)"
+            kind = made[min(found)]
+            model = f"{node.where}.{name}_from: {min(found)} has {BESIDE[kind]}"
             sampler = node.config if name == "init" else getattr(node.config, name, None)
             if name == "init" and isinstance(node.config, TrainingConfig):
-                raise ValueError(f"{model}, which is no part of its weights: no step can train it further")
+                part = "which is no part" if kind == "prefix_tuning" else "which are no part"
+                raise ValueError(f"{model}, {part} of its weights: no step can train it further")
             if (engine := getattr(sampler, "engine", "transformers")) != "transformers":
                 raise ValueError(f"{model}, which engine: {engine} cannot sample; take engine: transformers")

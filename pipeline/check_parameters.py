@@ -58,7 +58,7 @@ def _skeleton(subject: Subject, node: Node) -> Any:
 def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
     """Do to the model what the step will. Raises ValueError for a name that it does not have."""
     from stages.rollout.prefix import refuse_windows
-    from stages.training.adapting import adapter
+    from stages.training.adapting import adapter, grow
     from stages.training.groups import freeze, parameter_groups
     from stages.training.mtp_heads import attach
 
@@ -67,10 +67,9 @@ def _apply(model: Any, config: TrainingConfig, node: Node) -> None:
         refuse_windows(model.config)
     if (mtp := _ahead(config)) is not None:
         attach(model, mtp, node.seed)
-    if config.adapters is not None:
+    grow(config.adapters, model, node.seed)
+    if (own := adapter(config.adapters, model, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS")) is not None:
         from peft import get_peft_model
 
-        model = get_peft_model(
-            model, adapter(config.adapters, model, "CAUSAL_LM" if node.stage.generative else "SEQ_CLS")
-        )
+        model = get_peft_model(model, own)
     parameter_groups(model, config)

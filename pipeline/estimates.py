@@ -18,7 +18,7 @@ from pipeline.step import Node
 from pipeline.workload import Assumptions, Workload
 from pipeline.workloads import Workloads
 from stages.preference_model import PreferenceModelConfig
-from stages.training.adapter_options import PrefixTuning
+from stages.training.adapter_options import Bottleneck, PrefixTuning
 from stages.training.arguments import accumulation
 from stages.training.options import CompletionConfig, ReinforcementConfig, SupervisedConfig, TrainingConfig
 
@@ -164,6 +164,7 @@ def _setting(
         eager=own.attention == "eager",
         head=node.stage.generative,
         reference=_reference(own),
+        reference_below=isinstance(own.adapters, Bottleneck),
         whole=unshared(own),
         recomputes=not isinstance(own.adapters, PrefixTuning),
         anchored=getattr(own, "ewc", None) is not None,
@@ -173,10 +174,10 @@ def _setting(
 
 
 def _reference(own: object) -> bool:
-    """Whether a reference is kept: adapters have none but the model below them, unless theirs is replaced."""
+    """Whether a reference is kept: peft's adapters have none but the model below them, unless theirs is replaced."""
     if not isinstance(own, ReinforcementConfig) or own.greatest_beta == 0:
         return False
-    return own.adapters is None or own.reference_reset_steps is not None
+    return own.adapters is None or isinstance(own.adapters, Bottleneck) or own.reference_reset_steps is not None
 
 
 def _batch(own: object) -> int:

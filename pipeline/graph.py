@@ -14,7 +14,7 @@ from typing import Any
 
 from data.artifact import Kind
 from data.schemas import SOURCES
-from pipeline.adapters import check_prefixes
+from pipeline.adapters import check_beside
 from pipeline.config import Launch, RunConfig
 from pipeline.messages import nearest, shorten
 from pipeline.preparation import PREPARATION, held_out, preparation_config
@@ -34,7 +34,7 @@ def build(config: RunConfig, table: Mapping[str, Stage], file: Path) -> tuple[No
         _check_names(config, steps)
         nodes = [*_preparations(config, steps), *_with_evaluations(config, table, steps)]
         _check_wiring(config, nodes)
-        check_prefixes(nodes)
+        check_beside(nodes)
         return _gated(_ordered(nodes))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None

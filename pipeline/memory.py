@@ -66,7 +66,8 @@ def states(s: Setting) -> States:
     if s.sharding.offload_weights:
         host += weights
         weights = 0.0
-    referred = s.adapters or s.sizes.parameters  # adapters are compared with adapters, on the same model
+    # Adapters are compared with adapters, on the same model.
+    referred = s.sizes.parameters if s.reference_below or not s.adapters else s.adapters
     reference = referred * (2 if half else 4) * share[3] if s.reference else 0.0
     held = s.trainable - s.ahead * module_numbers(s.sizes)  # modules are no part of the old task
     reference += 8.0 * held if s.anchored else 0.0  # fp32, and never shared out

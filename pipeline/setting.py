@@ -37,6 +37,8 @@ class Setting:
     """Language-model head; a preference model has a scalar instead."""
     reference: bool = False
     """Whether a second copy of what learns is kept as the KL reference."""
+    reference_below: bool = False
+    """Whether that copy is the whole model below adapters, which cannot be switched off."""
     whole: bool = False
     """Whether each process holds the whole model, since something about the step cannot be shared out."""
     recomputes: bool = True

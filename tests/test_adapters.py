@@ -19,6 +19,7 @@ from pipeline.graph import build
 from pipeline.preflight import preflight
 from stages import STAGES
 from stages.cold_start import COLD_START, ColdStartConfig
+from stages.reasoning_rl import ReasoningRLConfig
 from stages.stage import Context, Outcome, Placement
 from stages.training.adapter_options import IA3, AnyAdapters, LoRA
 from stages.training.adapting import adapter
@@ -198,6 +199,8 @@ def test_keys_that_came_later_leave_what_was_made_before_alone() -> None:
 
     plain = hashed()
     assert "ia3" not in plain
+    for kind in (ColdStartConfig, ReasoningRLConfig):
+        assert "bottleneck" not in kind().model_dump(mode="json")
     assert plain["lora"] is None
     before = {"rank": 4, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear"}
     assert hashed(lora={"rank": 4})["lora"] == hashed(lora={"rank": 4, "dora": False})["lora"] == before

@@ -95,6 +95,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"prefix_tuning": {}},
         ".prefix_tuning: it is made for causal models, and the student has an encoder (t5); leave it out",
     ),
+    "bottleneck": (
+        {"bottleneck": {}},
+        ".bottleneck: it is made for causal models, and the student has an encoder (t5); leave it out",
+    ),
     "zero": (
         {"launch": {"processes": 2, "zero": 3}},
         ".launch: ZeRO-3 shares out causal models only, and the student has an encoder (t5); "

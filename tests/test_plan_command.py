@@ -126,6 +126,18 @@ def test_figures_of_a_step(small: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert sft["training_hours"] == pytest.approx(sft["flops"] / (989e12 * 0.35) / 3600)
 
 
+def test_bottlenecks_are_compared_with_a_copy_of_the_model_below(
+    small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ("--set", "steps.rl.reference_reset_steps=null", "--set")
+    full = planned(capsys, str(small), *fixed, "steps.rl.beta=0.1")["rl"]
+    narrow = planned(capsys, str(small), *fixed, "steps.rl.bottleneck={}")["rl"]
+    assert narrow["trainable"] == 28 * (2 * 3584 * 64 + 64 + 3584)
+    assert narrow["memory"]["reference"] == full["memory"]["reference"] == 4 * 7_615_616_512
+    free = planned(capsys, str(small), *fixed, "steps.rl.bottleneck={}", "--set", "steps.rl.beta=0")["rl"]
+    assert not free["memory"].get("reference")
+
+
 def test_flags_move_what_they_name(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = planned(capsys, str(small))["rl"]
     faster = planned(capsys, str(small), "--mfu", "0.7", "--sampling-rate", "1000")["rl"]
@@ -199,6 +211,7 @@ def test_modules_of_multi_token_prediction_are_counted_and_given_up_before_the_m
     [
         ({"ewc": {}, "remember_from": "rows"}, ("zero", "fsdp", "lora")),
         ({"prefix_tuning": {}}, ("zero", "fsdp", "gradient_checkpointing")),
+        ({"bottleneck": {}}, ("zero", "fsdp")),
         ({"lora": {"dora": True}}, ("zero", "fsdp")),
     ],
 )

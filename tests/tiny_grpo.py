@@ -60,7 +60,7 @@ def build(
     from trl import GRPOConfig, GRPOTrainer
 
     from stages.stage import Context, Placement
-    from stages.training.adapting import adapter
+    from stages.training.adapting import adapter, grow
     from stages.training.arguments import trl_arguments
     from stages.training.grpo import grpo_arguments, prompt_columns
     from stages.training.grpo_trainer import ReasoningTrainer
@@ -95,6 +95,7 @@ def build(
             torch.manual_seed(0)
             for parameter in model.parameters():
                 parameter.add_(drift * torch.randn_like(parameter))
+    grow(config.adapters, model, context.seed)
     trainer = kind(
         model=model,
         reward_funcs=[paid],

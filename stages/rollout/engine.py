@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.rollout.prefix import refuse_prefix
+from stages.rollout.beside import refuse_beside
 
 Message = Mapping[str, str]
 Prompt = Sequence[Message] | Sequence[int]
@@ -94,14 +94,14 @@ def _transformers(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
 def _vllm(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
     from stages.rollout.vllm_engine import VllmEngine
 
-    refuse_prefix(checkpoint, NOT_BY_VLLM)
+    refuse_beside(checkpoint, NOT_BY_VLLM)
     return VllmEngine(checkpoint, **settings)
 
 
 def _vllm_server(checkpoint: Path, settings: Mapping[str, Any]) -> Engine:
     from stages.rollout.server_engine import ServerEngine
 
-    refuse_prefix(checkpoint, NOT_BY_VLLM)
+    refuse_beside(checkpoint, NOT_BY_VLLM)
     return ServerEngine(checkpoint, **settings)
 
 

@@ -1,7 +1,7 @@
 """A checkpoint with a prefix: learned keys and values before every sequence (Li and Liang 2021, arXiv 2101.00190).
 
 The folder PREFIX of a checkpoint holds it as peft saves it, and the weights beside it are those of the model below.
-What cannot put it on must refuse it: without the prefix the model is another one, and works.
+What loads a checkpoint goes by stages/rollout/beside.py.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ PREFIX = "prefix"
 def has_prefix(checkpoint: Path) -> bool:
     """Whether the weights of a checkpoint are not the whole model."""
     return (checkpoint / PREFIX / "adapter_config.json").is_file()
-
-
-def refuse_prefix(checkpoint: Path, what: str) -> None:
-    """Raise ValueError where the checkpoint has a prefix; `what` says in a participle what cannot be done with it."""
-    if has_prefix(checkpoint):
-        raise ValueError(f"{checkpoint}: a model with a prefix (prefix_tuning) cannot be {what}")
 
 
 def refuse_windows(settings: Any) -> None:

@@ -19,10 +19,11 @@ import torch
 
 from stages.rollout.attention import grouped_attention
 from stages.rollout.batching import Unit, batches
+from stages.rollout.beside import with_beside
 from stages.rollout.cache import growing_cache
 from stages.rollout.encoder_decoder import generate_batch
 from stages.rollout.engine import Completion, Prompt, Sampling
-from stages.rollout.prefix import is_prefixed, prefix_length, put_prefix, with_prefix
+from stages.rollout.prefix import is_prefixed, prefix_length, put_prefix
 from stages.rollout.prompts import prompt_ids
 from stages.rollout.sampler import draw, uniforms
 from stages.rollout.weights import checkpoint_weights
@@ -68,7 +69,7 @@ class TransformersEngine:
         config = AutoConfig.from_pretrained(checkpoint)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(checkpoint, dtype="auto" if device == "cuda" else torch.float32)
-        return cls(with_prefix(model, checkpoint).to(device), AutoTokenizer.from_pretrained(checkpoint), **settings)
+        return cls(with_beside(model, checkpoint).to(device), AutoTokenizer.from_pretrained(checkpoint), **settings)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See `Engine.generate`. Completion i of a prompt depends on (seed, number of the prompt, i) alone."""

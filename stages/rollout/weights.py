@@ -19,6 +19,10 @@ def checkpoint_weights(model: Any) -> Iterator[Weights]:
     would leave rounding errors in weights that are frozen. Raises ValueError for adapters that cannot be merged.
     """
     if not hasattr(model, "peft_config"):
+        from stages.rollout.bottleneck import has_adapters
+
+        if has_adapters(model):
+            raise ValueError("bottleneck adapters cannot be merged into the weights that a second engine samples with")
         yield list(model.state_dict().items())
         return
     if not hasattr(model.base_model, "merge_adapter"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,7 +54,19 @@ class PrefixTuning(StageConfig):
     """Positions of the prefix, in every layer."""
 
 
-AnyAdapters = LoRA | IA3 | PrefixTuning
+class Bottleneck(StageConfig):
+    """Small modules behind the blocks of each layer (Houlsby et al. 2019, arXiv 1902.00751, section 2.1).
 
-ADAPTERS = ("lora", "ia3", "prefix_tuning")
+    They are not linear, cannot be merged into weights, and lie in a folder of their own beside them.
+    """
+
+    size: int = Field(64, ge=1)
+    """Width of the bottleneck."""
+    placement: Literal["feedforward", "both"] = "feedforward"
+    """Behind the feed-forward block alone (Pfeiffer et al. 2020, arXiv 2005.00247), or behind attention too."""
+
+
+AnyAdapters = LoRA | IA3 | PrefixTuning | Bottleneck
+
+ADAPTERS = ("lora", "ia3", "prefix_tuning", "bottleneck")
 """Keys of a training step, at most one of which is set."""

@@ -1,18 +1,18 @@
-"""peft's configuration of what learns beside a model, with names that the model has. Imports peft when called."""
+"""Putting on what learns beside a model: peft's configuration of it, or our own modules. Imports peft when called."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from data.adapters import nearest
-from stages.training.adapter_options import IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.adapter_options import IA3, AnyAdapters, Bottleneck, LoRA, PrefixTuning
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 def adapter(kind: AnyAdapters | None, model: nn.Module, task: str = "CAUSAL_LM") -> Any:
-    """peft's configuration of `kind` for `model`, or None for full fine-tuning.
+    """peft's configuration of `kind` for `model`, or None for full fine-tuning and for what peft does not know.
 
     Raises ValueError for a target module that the model does not have: peft leaves out one that stands beside others.
     """
@@ -38,6 +38,19 @@ def adapter(kind: AnyAdapters | None, model: nn.Module, task: str = "CAUSAL_LM")
         case PrefixTuning():
             return PrefixTuningConfig(num_virtual_tokens=kind.tokens, init_weights="zero", task_type=task)
     return None
+
+
+def grow(kind: AnyAdapters | None, model: Any, seed: int) -> None:
+    """Put what peft does not know on `model`, drawn from `seed`, and let nothing else of it learn; of other kinds
+    nothing is done.
+
+    Raises ValueError for an architecture that cannot have it.
+    """
+    if isinstance(kind, Bottleneck):
+        from stages.rollout.bottleneck import put_on
+
+        model.requires_grad_(False)
+        put_on(model, kind.size, kind.placement, seed)
 
 
 def _refuse_unknown(model: nn.Module, key: str, targets: tuple[str, ...]) -> None:

@@ -55,7 +55,7 @@ def train_grpo(
     from data.template import CONVENTIONS
     from rewards.adapter import as_trl
     from rewards.scoring import ScoringPool
-    from stages.training.adapting import adapter
+    from stages.training.adapting import adapter, grow
     from stages.training.groups import count_parameters, freeze
     from stages.training.grpo_trainer import ReasoningTrainer
     from stages.training.kl_trainer import KL_TIER
@@ -92,6 +92,7 @@ def train_grpo(
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     freeze(model, config.freeze)
+    grow(config.adapters, model, context.seed)
     with ScoringPool(workers=context.placement.reward_workers) as pool:
         reward = as_trl(
             mix, convention=context.convention, prefill=prefill, limit=config.max_completion_tokens, pool=pool

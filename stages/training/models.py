@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.rollout.prefix import is_prefixed, refuse_prefix, refuse_windows, save_prefix, with_prefix
+from stages.rollout.beside import refuse_beside, with_beside, without_beside
+from stages.rollout.prefix import refuse_windows
 from stages.rollout.weights import gathered_weights
 from stages.training.adapter_options import PrefixTuning
 from stages.training.options import TrainingConfig
@@ -95,8 +96,8 @@ def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedM
     """A causal model with fp32 master weights; mixed precision is the trainer's business.
 
     `config` is that of a step that trains it. Raises ValueError for a model with an encoder (of BART, transformers
-    would load the decoder alone), for a checkpoint with a prefix, which would be lost, and for a model that cannot
-    have the one it is to learn.
+    would load the decoder alone), for a checkpoint with more than its weights, which would be lost, and for a model
+    that cannot have the prefix it is to learn.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -110,12 +111,12 @@ def load_policy(path: Path, config: TrainingConfig | None = None) -> PreTrainedM
         raise ValueError(causal_only("this stage", settings.model_type))
     options: dict[str, Any] = {"dtype": torch.float32}
     if config is not None:
-        refuse_prefix(path, "trained further")
+        refuse_beside(path, "trained further")
         if isinstance(config.adapters, PrefixTuning):
             refuse_windows(settings)
         options["attn_implementation"] = config.attention
         set_dropout(settings, config.dropout)
-    return with_prefix(AutoModelForCausalLM.from_pretrained(path, config=settings, **options), path)
+    return with_beside(AutoModelForCausalLM.from_pretrained(path, config=settings, **options), path)
 
 
 def set_dropout(settings: Any, rate: float) -> None:
@@ -142,7 +143,7 @@ def load_classifier(
 
     quiet()
 
-    refuse_prefix(path, "trained further")
+    refuse_beside(path, "trained further")
     settings = AutoConfig.from_pretrained(path, num_labels=max(1, len(labels)))
     if settings.is_encoder_decoder:
         raise ValueError(causal_only("this stage", settings.model_type))
@@ -163,7 +164,7 @@ def load_classifier(
 
 
 def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, work: Path) -> None:
-    """Save what was trained: weights (adapters merged, shards gathered), a prefix beside them, tokenizer, history.
+    """Save what was trained: weights (adapters merged, shards gathered), what is beside them, tokenizer, history.
 
     Called on every rank, since gathering ZeRO-3 shards takes all of them; only the first writes.
     """
@@ -171,11 +172,8 @@ def save_trained(trainer: Any, tokenizer: PreTrainedTokenizerBase, out: Path, wo
     sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
-        model = accelerator.unwrap_model(trainer.model)
-        if is_prefixed(model):
-            save_prefix(model, out)
-            model = model.get_base_model()
-        elif state is not None:
+        model = without_beside(accelerator.unwrap_model(trainer.model), out)
+        if state is not None:
             state = gathered_weights(model, state)
             model = model.get_base_model() if hasattr(model, "peft_config") else model
         elif hasattr(model, "merge_and_unload"):

@@ -16,7 +16,7 @@ from pydantic import (
 from stages.rollout.options import EngineConfig
 from stages.rollout.server_weights import WeightSync
 from stages.stage import Placement, StageConfig, unset
-from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, LoRA, PrefixTuning
+from stages.training.adapter_options import ADAPTERS, IA3, AnyAdapters, Bottleneck, LoRA, PrefixTuning
 from stages.training.curriculum import CurriculumConfig
 from stages.training.dynamic_sampling import DynamicSampling
 from stages.training.early_stopping import EarlyStopping
@@ -112,11 +112,13 @@ class TrainingConfig(StageConfig):
         return self
 
 
-class PrefixedConfig(TrainingConfig):
-    """Base of the configurations of stages whose model may learn a prefix."""
+class BesideConfig(TrainingConfig):
+    """Base of the configurations of stages whose model may learn what stays beside its weights."""
 
     prefix_tuning: PrefixTuning | None = Field(None, exclude_if=unset)
     """Learned keys and values before every sequence instead of full fine-tuning; they stay beside the weights."""
+    bottleneck: Bottleneck | None = Field(None, exclude_if=unset)
+    """Small modules behind the blocks of each layer instead of full fine-tuning; they stay beside the weights."""
 
     @model_validator(mode="after")
     def _a_prefix_has_no_layer_of_names(self) -> Self:
@@ -135,7 +137,7 @@ class SupervisedConfig(TrainingConfig):
     """Tokens of prompt and completion; a longer row is left out and counted."""
 
 
-class CompletionConfig(SupervisedConfig, PrefixedConfig):
+class CompletionConfig(SupervisedConfig, BesideConfig):
     """Base of the configurations of stages that learn to write completions."""
 
     early_stopping: EarlyStopping | None = None
@@ -184,7 +186,7 @@ class CanaryConfig(StageConfig):
     """Weight syncs from one comparison to the next."""
 
 
-class ReinforcementConfig(PrefixedConfig, EngineConfig):
+class ReinforcementConfig(BesideConfig, EngineConfig):
     """Base of the two reinforcement stages: GRPO (Shao et al. 2024, arXiv 2402.03300, section 4.1)."""
 
     NO_IDENTITY: ClassVar[frozenset[str]] = frozenset({"sentries"})
@@ -286,6 +288,17 @@ class ReinforcementConfig(PrefixedConfig, EngineConfig):
             raise ValueError("trl.beta contradicts kl_tiers; use beta")
         if self.reference_reset_steps is not None and self.greatest_beta == 0:
             raise ValueError("reference_reset_steps has no effect with beta = 0, which needs no reference")
+        return self
+
+    @model_validator(mode="after")
+    def _bottlenecks_stay_where_they_are(self) -> Self:
+        if self.bottleneck is not None and self.own_sampler:
+            raise ValueError(
+                "bottleneck: adapters that cannot be merged are sampled by the trainer itself; take engine: "
+                "transformers, without engine_options.separate"
+            )
+        if self.bottleneck is not None and self.reference_reset_steps is not None:
+            raise ValueError("reference_reset_steps does not work with bottleneck, whose reference is the model below")
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ CAUSAL_KEY = "it is made for causal models, and the student has an encoder ({});
 
 def causal_keys(config: CompletionConfig) -> Iterator[str]:
     """Keys of a step that say what cannot be done to a model with an encoder."""
-    yield from (key for key in ("mtp", "prefix_tuning") if getattr(config, key) is not None)
+    yield from (key for key in ("mtp", "prefix_tuning", "bottleneck") if getattr(config, key) is not None)
 
 
 def has_encoder(model: Path) -> bool:

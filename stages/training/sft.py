@@ -105,7 +105,7 @@ def train_sft(
     began = time.monotonic()
     from trl import SFTConfig
 
-    from stages.training.adapting import adapter
+    from stages.training.adapting import adapter, grow
     from stages.training.anchor import anchored
     from stages.training.arguments import trl_arguments
     from stages.training.groups import count_parameters, freeze
@@ -141,6 +141,7 @@ def train_sft(
     )
     model = load_policy(model_path, config)  # after the arguments: ZeRO-3 then shards the weights as it reads them
     freeze(model, config.freeze)
+    grow(config.adapters, model, context.seed)
     anchor = anchored(model, arguments, old)  # before a checkpoint is resumed from: the start is `model_path`
     if config.mtp is not None:  # after what is frozen: the modules learn
         counts["mtp_parameters"] = attach(model, config.mtp, context.seed)

@@ -25,7 +25,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two files at a time, since each process computes with one thread; what has deadlines or measures time runs by itself.
+# Two files at a time, since each process computes with one thread; what has tight deadlines or measures time runs by itself.
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not pair and not alone and not gpu and not vllm"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "pair and not gpu and not vllm" --durations=10

@@ -22,13 +22,18 @@ from data.records import Row, validate
 OPEN_FILES = 64
 """Files that are open at once, however many the rows lie in."""
 
+MOST_FILES = 65535
+"""As two bytes a row can number."""
+
 
 class RowFiles:
     """Rows of JSON-lines files by number: where they begin, to which group they belong, how long they are."""
 
     def __init__(self, paths: Sequence[Path], key: str, length: Length | None) -> None:
-        """Reads every row once. Raises ValueError naming file and line of a malformed one."""
+        """Reads every row once. Raises ValueError naming file and line of a malformed one, and for too many files."""
         self.paths = list(paths)
+        if len(self.paths) > MOST_FILES:
+            raise ValueError(f"{len(self.paths)} files, at most {MOST_FILES} are mixed; join some")
         self.groups: dict[str, Numbers] = {}
         self.offsets, self.files, self.lengths = numbers(), array("H"), array("Q")
         for at, path in enumerate(self.paths):

@@ -111,14 +111,6 @@ def _check_text(text: str, where: str) -> None:
         raise ValueError(f"{where} holds half a character (U+{ord(text[error.start]):04X})") from None
 
 
-def has_words(path: Path) -> bool:
-    """Whether anybody has said anything there. A page that was opened and left leaves an empty file behind."""
-    if not path.is_file():
-        return path.exists()  # a folder: reading it says what is wrong
-    with path.open("rb") as file:
-        return any(line.strip() for line in file)
-
-
 def read_verdicts(path: Path) -> dict[str, tuple[int, Verdict]]:
     """Row key to line number and last verdict, withdrawn ones left out, in the order in which rows were first judged.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.template import CONVENTIONS
-from data.verdicts import has_words, read_verdicts
+from data.verdicts import read_verdicts
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_subject import Subject
 from stages.review import ReviewConfig
@@ -19,14 +19,13 @@ def verdicts(subject: Subject) -> Iterator[Finding]:
         if not isinstance(node.config, ReviewConfig):
             continue
         file = Path(node.config.reviewed)
-        if not has_words(file):
-            yield warn(f"{node.where}: the run will wait for verdicts there: there is none in {file} yet")
-            continue
         try:
             found = read_verdicts(file)
         except ValueError as error:
             yield fail(f"{node.where}: {error}")
             continue
+        if not found:
+            yield warn(f"{node.where}: the run will wait for verdicts there: there is none in {file} yet")
         read += len(found)
         for line, said in found.values():
             if said.completion is not None and (fault := convention.fault(said.completion)):

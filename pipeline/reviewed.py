@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data.verdicts import has_words, identity
+from data.verdicts import identity, read_verdicts
 from stages.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def before_people(jobs: Sequence[Job], nodes: Sequence[Node]) -> tuple[list[Job]
     configs = {node.name: node.config for node in nodes}
     for at, job in enumerate(jobs):
         file = getattr(configs[job.step], KEY, None)
-        if file is not None and not has_words(Path(file)):
+        if file is not None and not read_verdicts(Path(file)):
             said = f"{job.step} waits for verdicts: there is none in {file}; launch again when people have judged"
             if at == 0:
                 raise ValueError(said)

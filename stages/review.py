@@ -16,7 +16,7 @@ from typing import Any, Literal
 from data.artifact import ROWS_NAME, Artifact, Contract, Kind
 from data.records import Row, read_rows, without_completion, write_rows
 from data.template import CONVENTIONS, Convention
-from data.verdicts import DECISIONS, Choice, Verdict, has_words, keyed, read_verdicts
+from data.verdicts import DECISIONS, Choice, Verdict, keyed, read_verdicts
 from stages.rejection_sampling import REVIEW_NAME
 from stages.stage import Context, Input, Inputs, Outcome, Stage, StageConfig
 
@@ -32,7 +32,8 @@ class ReviewConfig(StageConfig):
     """`review` in a configuration."""
 
     reviewed: str
-    """File of verdicts, relative to the configuration. The step waits while there is none."""
+    """File of verdicts, relative to the configuration. The step waits while nothing is said there, unless there
+    is nothing to look at."""
     unreviewed: Literal["keep", "drop", "stop"] = "keep"
     """What becomes of a row that a person was to look at and did not decide: it stays as it is in `data`, is left
     out, or stops the step."""
@@ -45,10 +46,10 @@ def run(config: ReviewConfig, inputs: Inputs, out: Path, context: Context) -> Ou
     row of `data`, or no row is left.
     """
     data, file = inputs["data"][0], Path(config.reviewed)
-    if not has_words(file):
-        raise ValueError(f"it waits for verdicts: there is none in {file}; {_how(data, file)}")
     verdicts = read_verdicts(file)
     rows, shown = list(keyed(read_rows(data.path / ROWS_NAME))), shown_rows(data.path)
+    if shown and not verdicts:  # a page that was opened and left leaves an empty file behind
+        raise ValueError(f"it waits for verdicts: there is none in {file}; {_how(data, file)}")
     counts: Counter[str] = Counter({"rows read": len(rows)})
     applied = _applicable(verdicts, {key: seen for key, seen, _ in [*rows, *shown]}, counts)
     if (counts[GONE] or counts[CHANGED]) and not applied:

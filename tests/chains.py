@@ -85,7 +85,7 @@ def on_two_ranks(launcher: Sequence[str], module: str, folder: Path) -> tuple[An
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1))

@@ -254,7 +254,7 @@ def test_a_killed_training_ends_where_an_unbroken_one_ends(tmp_path: Path, monke
 
 
 def test_a_step_may_recompute_its_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bitwise the adapters of a step that keeps them."""
+    """The adapters of a step that keeps them, but for rounding."""
     import tests.test_adapters as tools
 
     @contextmanager
@@ -362,7 +362,7 @@ def test_two_ranks_train_the_adapters_of_one(tmp_path: Path) -> None:
     tree = narrow(BASE.path)
     tree["steps"][0] |= {"epochs": 1, "micro_batch_size": 2}
     file = tmp_path / "two.yaml"
-    file.write_text(json.dumps({**tree, "evaluate": False, "launch": {"threads": 1, "timeout": 120}}))
+    file.write_text(json.dumps({**tree, "evaluate": False, "launch": {"threads": 1, "timeout": 600}}))
     run(file, tmp_path / "one")
     run(file, tmp_path / "two", "launch.processes=2", "launch.gradient_checkpointing=true")
     one, two = (load_file(artifact(tmp_path / name, "s") / BOTTLENECK / WEIGHTS) for name in ("one", "two"))
@@ -421,6 +421,11 @@ def test_a_reinforcement_step_saves_adapters_and_an_unchanged_model(tmp_path: Pa
             "reasoning_rl",
             {"reference_reset_steps": 4},
             "steps.s: reference_reset_steps does not work with bottleneck, whose reference is the model below",
+        ),
+        (
+            "reasoning_rl",
+            {"trl": {"sync_ref_model": True}},
+            "steps.s: trl.sync_ref_model does not work with bottleneck, whose reference is the model below",
         ),
         ("preference_model", {}, "steps.s: unknown key 'bottleneck'"),
     ],
@@ -484,7 +489,15 @@ def test_a_given_checkpoint_with_adapters_is_refused_by_what_would_lose_them(tmp
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"size": 4}', '{"size": 4, "placement": "x"}', '{"size": "x", "placement": "both"}', "[]"]
+    "text",
+    [
+        "{",
+        "[]",
+        '{"size": 4}',
+        '{"size": 4, "placement": "x"}',
+        '{"size": "x", "placement": "both"}',
+        '{"size": -1, "placement": "both"}',
+    ],
 )
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     checkpoint = saved(tmp_path)

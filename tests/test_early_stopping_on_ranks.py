@@ -31,7 +31,7 @@ def stopped(folder: Path, name: str, **launch: Any) -> tuple[dict[str, Any], dic
     tree = {
         "models": {"base": {"path": str(Path("data/tiny/base").resolve()), "evaluate": False}},
         "data": {"chains": {"source": "tiny", "split": "cold_start", "rows": 32}},
-        "launch": {"threads": 1, "timeout": 120, **launch},
+        "launch": {"threads": 1, "timeout": 600, **launch},
         "steps": [STEP],
     }
     file = folder / f"{name}.yaml"

@@ -293,7 +293,7 @@ def test_two_processes_are_held_like_one(tmp_path: Path) -> None:
                 "chains": {"source": "tiny", "split": "sft_general", "rows": 32, "domains": ["general"]},
                 "maths": {"source": "tiny", "split": "sft_reasoning", "rows": 8, "domains": ["math"]},
             },
-            "launch": {"threads": 1, "timeout": 120, "processes": processes},
+            "launch": {"threads": 1, "timeout": 600, "processes": processes},
             "steps": [
                 {
                     "name": "sft",

@@ -117,3 +117,8 @@ def test_a_thousand_files_are_not_open_at_once(tmp_path: Path, monkeypatch: pyte
     assert seen == list(mix_phases(rows, phases, 0))
     assert most == 3
     assert not any(str(tmp_path) in os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd"))
+
+
+def test_more_files_than_can_be_numbered_are_refused() -> None:
+    with pytest.raises(ValueError, match="65536 files, at most 65535 are mixed"):
+        mix_files([Path("rows.jsonl")] * 65536, [Phase(name="a", weights={"math": 1})], 0)

@@ -155,7 +155,7 @@ def test_two_ranks_reach_the_curves_of_one(tmp_path: Path) -> None:
     tree = {
         "models": {"base": {"path": str(Path("data/tiny/base").resolve()), "evaluate": False}},
         "data": {"chains": {"source": "tiny", "split": "cold_start", "rows": 32}},
-        "launch": {"threads": 1, "timeout": 120},
+        "launch": {"threads": 1, "timeout": 600},
         "steps": [{**step, "epochs": 1, "batch_size": 8, "micro_batch_size": 2, "mtp": {"depth": 2}}],
     }
     file = tmp_path / "two.yaml"

@@ -107,6 +107,20 @@ def test_a_corrected_text_does_not_inherit_what_was_said_of_the_old_one(tmp_path
     assert kept["safe"] is False
 
 
+def test_where_there_is_nothing_to_look_at_nobody_is_waited_for(tmp_path: Path) -> None:
+    counts, rows = review(tmp_path, queue=[])
+    assert counts == {"rows read": 5, "rows written": 5}
+    assert numbers(rows) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lines", [(), (one(0, "keep"), one(0, "undo"))])
+def test_silence_is_no_consent(tmp_path: Path, lines: tuple[dict[str, str], ...]) -> None:
+    with pytest.raises(
+        ValueError, match=r"it waits for verdicts: there is none in .*v\.jsonl; make it with: r1 review"
+    ):
+        review(tmp_path, *lines)
+
+
 def test_two_reviews_do_not_share_a_file(tmp_path: Path) -> None:
     """Rows that are sampled again have the ids of the old ones: the last word would be on another row."""
     file = reviewed_project(tmp_path)

@@ -99,7 +99,9 @@ def load_bottleneck(model: Any, checkpoint: Path) -> None:
     folder = checkpoint / BOTTLENECK
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        put_on(model, int(settings["size"]), settings["placement"])
+        if not isinstance(settings["size"], int) or settings["size"] < 1:
+            raise ValueError(f"size {settings['size']!r}")
+        put_on(model, settings["size"], settings["placement"])
         saved = load_file(folder / WEIGHTS)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(f"{folder}: not the bottleneck adapters of a step: {error}") from None

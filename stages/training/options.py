@@ -297,6 +297,8 @@ class ReinforcementConfig(BesideConfig, EngineConfig):
                 "bottleneck: adapters that cannot be merged are sampled by the trainer itself; take engine: "
                 "transformers, without engine_options.separate"
             )
+        if self.bottleneck is not None and self.trl.get("sync_ref_model"):
+            raise ValueError("trl.sync_ref_model does not work with bottleneck, whose reference is the model below")
         if self.bottleneck is not None and self.reference_reset_steps is not None:
             raise ValueError("reference_reset_steps does not work with bottleneck, whose reference is the model below")
         return self

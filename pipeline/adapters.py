@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.architecture import Architecture
+from pipeline.config import RunConfig
 from pipeline.sharding import of_launch
 from pipeline.step import Node
-from stages.rollout.beside import BESIDE
+from stages.rollout.beside import BESIDE, beside
 from stages.safety_model import SafetyModelConfig
 from stages.training.adapter_options import IA3, AnyAdapters, Bottleneck, LoRA, PrefixTuning
 from stages.training.options import TrainingConfig
@@ -55,9 +56,28 @@ def refused(node: Node, base_dir: Path) -> Iterator[str]:
         yield f"{name} a model that is shared out ({way.label}); train on copies, or with lora"
 
 
-def check_beside(nodes: Sequence[Node]) -> None:
-    """Raise ValueError where a step goes on from what lies beside weights, or samples it with an engine that cannot."""
+def given_beside(config: RunConfig) -> dict[str, str]:
+    """Given models on this disk that are more than their weights, and the key of `BESIDE` by which they are."""
+    base_dir = Path(config.base_dir)
+    found = {
+        name: beside(base_dir / Path(source.path).expanduser()) for name, source in config.models.items() if source.path
+    }
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def check_beside(nodes: Sequence[Node], given: Mapping[str, str]) -> None:
+    """Raise ValueError where a step goes on from what lies beside weights, or samples it with an engine that cannot.
+
+    `given` is what `given_beside` finds, or empty where the disk is not looked at.
+    """
+    for fault in beside_faults(nodes, given):
+        raise ValueError(fault)
+
+
+def beside_faults(nodes: Sequence[Node], given: Mapping[str, str]) -> Iterator[str]:
+    """What `check_beside` raises, one line a fault."""
     made = {node.name: kind for node in nodes for kind in BESIDE if getattr(node.config, kind, None) is not None}
+    made |= given
     for node in nodes:
         for name, sources in node.inputs.items():
             if not (found := made.keys() & set(sources)):
@@ -67,6 +87,6 @@ def check_beside(nodes: Sequence[Node]) -> None:
             sampler = node.config if name == "init" else getattr(node.config, name, None)
             if name == "init" and isinstance(node.config, TrainingConfig):
                 part = "which is no part" if kind == "prefix_tuning" else "which are no part"
-                raise ValueError(f"{model}, {part} of its weights: no step can train it further")
-            if (engine := getattr(sampler, "engine", "transformers")) != "transformers":
-                raise ValueError(f"{model}, which engine: {engine} cannot sample; take engine: transformers")
+                yield f"{model}, {part} of its weights: no step can train it further"
+            elif (engine := getattr(sampler, "engine", "transformers")) != "transformers":
+                yield f"{model}, which engine: {engine} cannot sample; take engine: transformers"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from data.artifact import Artifact, Kind
+from pipeline.adapters import beside_faults, given_beside
 from pipeline.check_findings import Finding, fail, fine
 from pipeline.check_subject import Subject
 from pipeline.contract import check_inputs
@@ -53,6 +54,7 @@ def _encoders(subject: Subject) -> Iterator[Finding]:
     for node in subject.steps:
         for fault in faults(subject.config, node, settings_of):
             yield fail(f"{subject.where(node)}{fault}")
+    yield from map(fail, beside_faults(subject.nodes, given_beside(subject.config)))
 
 
 def _unknown_kind(config: Mapping[str, Any]) -> str | None:

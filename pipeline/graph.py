@@ -34,7 +34,7 @@ def build(config: RunConfig, table: Mapping[str, Stage], file: Path) -> tuple[No
         _check_names(config, steps)
         nodes = [*_preparations(config, steps), *_with_evaluations(config, table, steps)]
         _check_wiring(config, nodes)
-        check_beside(nodes)
+        check_beside(nodes, {})
         return _gated(_ordered(nodes))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None

@@ -14,6 +14,7 @@ from time import monotonic
 from data.artifact import Artifact, Kind
 from data.contract import model_contract
 from pipeline import attempts
+from pipeline.adapters import check_beside, given_beside
 from pipeline.atomic import write_text
 from pipeline.config import RunConfig, dump
 from pipeline.encoder_decoder import check_encoders
@@ -93,6 +94,7 @@ def pending(config: RunConfig, nodes: Sequence[Node], run_dir: Path, options: Op
     todo = _todo(plan.states, selected, options, say=lambda line: None)
     making = [state.node for state in plan.states if state.node.name in todo]
     check_encoders(config, nodes, making)
+    check_beside(making, given_beside(config))
     preflight(config, making)
     return [state for state in plan.states if state.node.name in todo]
 
@@ -157,6 +159,7 @@ def _checked(plan: Plan, todo: set[str], store: RunStore) -> dict[str, Artifact]
     check_contracts(plan, given, store)
     nodes = [state.node for state in plan.states if state.node.name in todo]
     check_encoders(plan.config, [state.node for state in plan.states], nodes)
+    check_beside(nodes, given_beside(plan.config))
     preflight(plan.config, nodes)
     return given
 

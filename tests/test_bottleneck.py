@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -40,6 +41,7 @@ from stages.training.models import load_classifier, load_policy
 from stages.training.options import TrainingConfig
 from tests.chains import artifact, run
 from tests.test_adapters import BASE, IDS, learn, refusal
+from tests.test_stage_checks import one_step
 from tests.tiny_grpo import config as grpo_config
 from tests.tiny_grpo import train
 from tests.tiny_model import build_model, build_tokenizer, one_thread  # noqa: F401
@@ -540,3 +542,19 @@ def test_a_bottleneck_has_a_width_and_a_known_place(keys: dict[str, Any]) -> Non
     for config in (ColdStartConfig, SftMixConfig, ContinuedPretrainingConfig, DistillationConfig):
         with pytest.raises(ValidationError, match=f"bottleneck.{next(iter(keys))}"):
             config(bottleneck=keys)
+
+
+def test_a_run_refuses_a_given_checkpoint_with_adapters_before_its_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = saved(tmp_path / "given")
+    file = one_step(tmp_path, "cold_start")
+    tree = yaml.safe_load(file.read_text())
+    tree["models"]["base"] = {"path": str(checkpoint), "evaluate": False}
+    file.write_text(yaml.safe_dump(tree))
+    said = "steps.s.init_from: base has bottleneck adapters, which are no part of its weights: no step can train it"
+    assert main(["run", str(file), "--run-dir", str(tmp_path / "run")], STAGES) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["check", str(file)], STAGES) != 0
+    assert said in capsys.readouterr().out

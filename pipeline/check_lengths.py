@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data.adapters import At, Unusable, lay_out
 from data.records import Row
 from data.template import CONVENTIONS
+from pipeline.architecture import ENCODERS
 from pipeline.check_findings import Finding, fail, fine, warn
 from pipeline.check_judged import judged_sizes
 from pipeline.check_subject import Subject
@@ -26,7 +27,10 @@ from stages.training.options import ReinforcementConfig, SupervisedConfig
 
 POSITIONS = ("max_position_embeddings", "n_positions")
 """Names of the longest sequence in the configurations of common architectures; the second has a table of positions,
-and breaks behind its end."""
+and breaks behind its end. Most encoders have one too."""
+ROTARY_ENCODERS = ("modernbert",)
+UNUSED = ("camembert", "mpnet", "roberta", "xlm-roberta")
+"""Values of `model_type` whose positions begin behind that of padding: the first rows of the table stay unused."""
 
 
 class Sampler(NamedTuple):
@@ -190,18 +194,25 @@ def _room(subject: Subject, node: Node, sampler: Sampler, prompts: Sequence[tupl
 
 
 def _positions(subject: Subject, name: str) -> tuple[float, bool]:
-    """The longest sequence that the model was made for, and whether a longer one breaks it.
+    try:
+        return positions_of(read_json(subject.model(name).path / "config.json"))
+    except ValueError:
+        return math.inf, False
+
+
+def positions_of(config: Mapping[str, Any]) -> tuple[float, bool]:
+    """The longest sequence that a model was made for, by its config.json, and whether a longer one breaks it.
 
     An encoder-decoder model has so many for the prompt and as many for the completion; T5's number is no bound at all.
     """
-    try:
-        config = read_json(subject.model(name).path / "config.json")
-    except ValueError:
-        return math.inf, False
     if config.get("is_encoder_decoder"):
         return config.get(POSITIONS[0], math.inf), False
     key = next((key for key in POSITIONS if isinstance(config.get(key), int)), None)
-    return (math.inf, False) if key is None else (config[key], key == POSITIONS[1])
+    if key is None:
+        return math.inf, False
+    kind, pad = config.get("model_type"), config.get("pad_token_id")
+    unused = (1 if pad is None else pad) + 1 if kind in UNUSED else 0
+    return config[key] - unused, key == POSITIONS[1] or (kind in ENCODERS and kind not in ROTARY_ENCODERS)
 
 
 def _shortest_right(subject: Subject, rows: Sequence[Row], tokenizer: Any) -> int | None:

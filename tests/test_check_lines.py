@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import machine
 from pipeline.check_findings import Level
+from pipeline.check_lengths import positions_of
 from pipeline.machine import Gpu
 from rewards.correctness import Correctness
 from rewards.reward import Sample, Verdict
@@ -159,3 +160,22 @@ def test_a_verifier_that_pays_for_what_is_wrong(
     monkeypatch.setattr(Correctness, "judge_batch", generous)
     rl(rewards=[{"name": "correctness"}])(world)
     assert told(world, Level.FAIL) == [f"rewards: steps.rl: rewards: 'correctness' {line}"]
+
+
+@pytest.mark.parametrize(
+    ("config", "most", "breaks"),
+    [
+        ({"model_type": "qwen2", "max_position_embeddings": 32768}, 32768, False),
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024, True),
+        ({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}, 512, True),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512, True),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 514}, 512, True),
+        ({"model_type": "camembert", "max_position_embeddings": 514, "pad_token_id": 0}, 513, True),
+        ({"model_type": "modernbert", "max_position_embeddings": 8192}, 8192, False),
+        ({"model_type": "bart", "max_position_embeddings": 1024, "is_encoder_decoder": True}, 1024, False),
+    ],
+)
+def test_how_long_a_sequence_may_be_and_whether_a_longer_one_breaks(
+    config: dict[str, Any], most: int, breaks: bool
+) -> None:
+    assert positions_of(config) == (most, breaks)

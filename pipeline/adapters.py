@@ -48,9 +48,10 @@ def refused(node: Node, base_dir: Path) -> Iterator[str]:
     way = of_launch(node.launch, base_dir)
     if way.engine in ("deepspeed", "fsdp"):
         match kind:
-            case PrefixTuning() | Bottleneck():
-                key = "prefix_tuning" if isinstance(kind, PrefixTuning) else "bottleneck"
-                name = f"{key} cannot be trained beside"
+            case PrefixTuning():
+                name = "prefix_tuning cannot be trained beside"
+            case Bottleneck():
+                name = "bottleneck cannot be trained beside"
             case _:
                 name = f"{'lora.dora' if isinstance(kind, LoRA) else 'ia3'} cannot be merged into"
         yield f"{name} a model that is shared out ({way.label}); train on copies, or with lora"
